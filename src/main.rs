@@ -1,0 +1,2 @@
+//! keyferry
+fn main() {}
