@@ -1,0 +1,90 @@
+{{/* What the operator does inside of a namespace that it serves. */}}
+{{- define "keyferry.namespacedRules" -}}
+- apiGroups: ["external-secrets.io"]
+  resources: ["externalsecrets"]
+  # Patch: finalizers that External Secrets Operator left behind are removed.
+  verbs: ["get", "list", "watch", "update", "patch"]
+- apiGroups: ["external-secrets.io"]
+  resources: ["externalsecrets/status"]
+  verbs: ["get", "update", "patch"]
+{{- if .Values.openshiftFinalizers }}
+# Owner references with blockOwnerDeletion, where the API server checks the right to set them.
+- apiGroups: ["external-secrets.io"]
+  resources: ["externalsecrets/finalizers"]
+  verbs: ["update"]
+{{- end }}
+- apiGroups: ["external-secrets.io"]
+  resources: ["secretstores"]
+  verbs: ["get", "list", "watch"]
+{{- if .Values.processSecretStore }}
+- apiGroups: ["external-secrets.io"]
+  resources: ["secretstores/status"]
+  verbs: ["update", "patch"]
+{{- end }}
+- apiGroups: [""]
+  resources: ["secrets"]
+  verbs: ["get", "list", "watch", "create", "update", "patch", "delete"]
+- apiGroups: [""]
+  resources: ["configmaps", "serviceaccounts"]
+  verbs: ["get", "list", "watch"]
+{{- if and .Values.rbac.serviceAccountTokenCreate (not .Values.rbac.serviceAccountTokenNames) }}
+- apiGroups: [""]
+  resources: ["serviceaccounts/token"]
+  verbs: ["create"]
+{{- end }}
+- apiGroups: ["", "events.k8s.io"]
+  resources: ["events"]
+  verbs: ["create", "patch"]
+{{- end }}
+
+{{/* What exists only cluster-wide. */}}
+{{- define "keyferry.clusterRules" -}}
+- apiGroups: [""]
+  resources: ["namespaces"]
+  verbs: ["get", "list", "watch"]
+{{- if include "keyferry.clusterStores" . }}
+- apiGroups: ["external-secrets.io"]
+  resources: ["clustersecretstores"]
+  verbs: ["get", "list", "watch"]
+- apiGroups: ["external-secrets.io"]
+  resources: ["clustersecretstores/status"]
+  verbs: ["update", "patch"]
+{{- end }}
+{{- end }}
+
+{{/*
+A Role for the operator's ServiceAccount with its RoleBinding.
+Arguments: context, namespace, name, rules (YAML text).
+*/}}
+{{- define "keyferry.role" -}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ .name }}
+  namespace: {{ .namespace }}
+  labels:
+    {{- include "keyferry.labels" .context | nindent 4 }}
+rules:
+  {{- .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ .name }}
+  namespace: {{ .namespace }}
+  labels:
+    {{- include "keyferry.labels" .context | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ .name }}
+{{ include "keyferry.subjects" .context }}
+{{- end }}
+
+{{- define "keyferry.subjects" -}}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "keyferry.serviceAccountName" . }}
+    namespace: {{ include "keyferry.namespace" . }}
+{{- end }}
