@@ -78,6 +78,11 @@ instead would silently grant what scopedRBAC was set to prevent.
 {{- end }}
 {{- end }}
 
+{{/* Named by the Role as well as by the flag. */}}
+{{- define "keyferry.leaderElectionID" -}}
+{{- .Values.leaderElectionID | default "external-secrets-controller" }}
+{{- end }}
+
 {{- define "keyferry.livePort" -}}
 {{- int .Values.livenessProbe.spec.httpGet.port | default 8082 }}
 {{- end }}
@@ -133,7 +138,7 @@ flag must not be given twice.
   "vault-concurrency" (int .Values.vault.concurrency)
 }}
 {{- if .Values.leaderElect }}
-{{- $_ := set $flags "leader-election-id" .Values.leaderElectionID }}
+{{- $_ := set $flags "leader-election-id" (include "keyferry.leaderElectionID" .) }}
 {{- $_ := set $flags "leader-election-lease-duration" .Values.leaderElectionLeaseDuration }}
 {{- $_ := set $flags "leader-election-renew-deadline" .Values.leaderElectionRenewDeadline }}
 {{- $_ := set $flags "leader-election-retry-period" .Values.leaderElectionRetryPeriod }}
@@ -149,6 +154,12 @@ flag must not be given twice.
 {{- end }}
 {{- if not .Values.processSecretStore }}
 {{- $_ := set $flags "enable-secret-store-reconciler" false }}
+{{- end }}
+{{- /* A value emptied on purpose leaves the operator's own default. */}}
+{{- range $flag, $value := $flags }}
+{{- if has (toString $value) (list "" "0") }}
+{{- $_ := unset $flags $flag }}
+{{- end }}
 {{- end }}
 {{- range $flag, $value := .Values.extraArgs }}
 {{- $_ := set $flags $flag $value }}
