@@ -14,7 +14,8 @@ RUN cargo build --release --locked --package keyferry --bin keyferry
 RUN set -eu; \
     program=/rootfs/usr/local/bin/keyferry; \
     install -D target/release/keyferry "$program"; \
-    getconf GNU_LIBC_VERSION | awk '{ split($2, v, "."); exit !(v[1] > 2 || v[2] >= 34) }'; \
+    getconf GNU_LIBC_VERSION | awk '{ split($2, v, "."); exit !(v[1] > 2 || v[2] >= 34) }' \
+        || { echo 'the build image needs glibc 2.34 or newer' >&2; exit 1; }; \
     ldd "$program" | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }' > /libraries; \
     test -s /libraries; \
     while read -r library; do install -D "$library" "/rootfs$library"; done < /libraries; \
