@@ -8,6 +8,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::external_secret::StoreKind;
 use super::meta::Condition;
 use super::vault::{OpenBaoProvider, VaultProvider};
 
@@ -130,4 +131,15 @@ pub struct StoreStatus {
     /// `ReadOnly`, `WriteOnly` or `ReadWrite`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<String>,
+}
+
+/// One store of either kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreKey {
+    /// Its kind.
+    pub kind: StoreKind,
+    /// Its namespace; `None` for a ClusterSecretStore.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
 }

@@ -1,0 +1,102 @@
+//! Runs the controller: client, servers, signals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::RunArgs;
+use crate::controller::{self, Settings, leader::Times};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{http, logs};
+
+/// Watches are silent for as long as nothing happens; the API server ends them after about 5 minutes.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from running, as a sentence.
+pub async fn run(args: RunArgs) -> Result<(), String> {
+    logs::init(&args.loglevel, args.log_format)?;
+    check(&args)?;
+    let mut config = Config::infer()
+        .await
+        .map_err(|e| format!("no access to a cluster: {e}"))?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    let client = Client::try_from(config).map_err(|e| format!("no client for the cluster: {e}"))?;
+    let metrics = Arc::new(Metrics::default());
+    let (ready, readiness) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        class = args.controller_class,
+        "keyferry starts"
+    );
+    let controller = controller::run(client, settings(&args), metrics.clone(), ready, stopped);
+    let mut controller = tokio::spawn(controller);
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let ended = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = tokio::signal::ctrl_c() => None,
+        ended = &mut controller => Some(ended),
+        ended = http::serve_metrics(args.metrics_addr, metrics) => return ended,
+        ended = http::serve_health(args.live_addr, readiness) => return ended,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            tracing::info!("asked to stop; work under way ends, tokens are revoked");
+            stop.send_replace(true);
+            controller.await
+        }
+    };
+    ended.map_err(|_| "the controller panicked".to_string())?
+}
+
+fn check(args: &RunArgs) -> Result<(), String> {
+    if args.leader_election_renew_deadline >= args.leader_election_lease_duration {
+        return Err("--leader-election-renew-deadline must be shorter than --leader-election-lease-duration: a leader \
+                    must stop before another may begin"
+            .into());
+    }
+    if args.leader_election_retry_period >= args.leader_election_renew_deadline {
+        return Err(
+            "--leader-election-retry-period must be shorter than --leader-election-renew-deadline".into(),
+        );
+    }
+    Ok(())
+}
+
+fn settings(args: &RunArgs) -> Settings {
+    let times = Times {
+        lease_duration: args.leader_election_lease_duration,
+        renew_deadline: args.leader_election_renew_deadline,
+        retry_period: args.leader_election_retry_period,
+    };
+    Settings {
+        namespaces: args
+            .namespace
+            .iter()
+            .map(|n| n.trim().to_string())
+            .filter(|n| !n.is_empty())
+            .collect(),
+        class: args.controller_class.clone(),
+        concurrent: args.concurrent,
+        vault_concurrency: args.vault_concurrency,
+        cluster_stores: args.enable_cluster_store_reconciler,
+        secret_stores: args.enable_secret_store_reconciler,
+        store_requeue: args.store_requeue_interval,
+        outage_grace: args.outage_grace,
+        own_token: args.service_account_token_file.clone(),
+        operator_namespace: args.operator_namespace.clone(),
+        identity: args.identity.clone(),
+        election: args
+            .enable_leader_election
+            .then(|| (args.leader_election_id.clone(), times)),
+    }
+}

@@ -1,0 +1,195 @@
+//! What the loops share.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, Resource};
+use tokio::time::Instant;
+
+use super::events::Recorder;
+use super::index::{Index, ObjectKey};
+use super::queue::{Priority, Queue};
+use super::references::References;
+use super::stores::KnownStore;
+use super::targets::Targets;
+use crate::api::store::StoreKey;
+use crate::store::Stores;
+use crate::target::fence::Fence;
+use crate::target::hash::DataHasher;
+use crate::telemetry::metrics::Metrics;
+
+/// What this process remembers of an ExternalSecret beyond its status. Losing it costs at most a sync.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Last success, which the status may not show yet.
+    pub last_success: Option<Timestamp>,
+    /// Failures in a row that are the object's own.
+    pub failures: u32,
+    /// Since when a sync is due that has not succeeded.
+    pub overdue_since: Option<Timestamp>,
+    /// Generation of a form of the object that cannot be read, and that was told already.
+    pub malformed: Option<i64>,
+}
+
+/// What the loops share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Living stores.
+    pub stores: Arc<Stores>,
+    /// ExternalSecrets to work on.
+    pub queue: Queue<ObjectKey, StoreKey>,
+    /// Stores to check.
+    pub store_queue: Queue<StoreKey, ()>,
+    /// Whether this process may write.
+    pub fence: Arc<Fence>,
+    /// Events for people.
+    pub recorder: Recorder,
+    /// Watches of what stores depend on.
+    pub references: References,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// How long Ready stays True when a due sync is kept back by an outage.
+    pub outage_grace: Duration,
+    /// Between checks of a store that does not say otherwise.
+    pub store_requeue: Duration,
+    index: Mutex<Index>,
+    targets: Mutex<Targets>,
+    memory: Mutex<HashMap<ObjectKey, Memory>>,
+    known_stores: Mutex<HashMap<StoreKey, KnownStore>>,
+    namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
+    hasher: OnceLock<DataHasher>,
+}
+
+/// The parts of a [`Context`] that differ between installations.
+pub struct Parts {
+    /// The API server.
+    pub client: Client,
+    /// Living stores.
+    pub stores: Arc<Stores>,
+    /// Whether this process may write.
+    pub fence: Arc<Fence>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// ExternalSecrets in work at once.
+    pub places: usize,
+    /// See [`Context::outage_grace`].
+    pub outage_grace: Duration,
+    /// See [`Context::store_requeue`].
+    pub store_requeue: Duration,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            recorder: Recorder::new(parts.client.clone()),
+            client: parts.client,
+            stores: parts.stores,
+            queue: Queue::new(parts.places),
+            store_queue: Queue::new(16),
+            fence: parts.fence,
+            references: References::default(),
+            metrics: parts.metrics,
+            outage_grace: parts.outage_grace,
+            store_requeue: parts.store_requeue,
+            index: Mutex::default(),
+            targets: Mutex::default(),
+            memory: Mutex::default(),
+            known_stores: Mutex::default(),
+            namespaces: Mutex::default(),
+            hasher: OnceLock::new(),
+        }
+    }
+
+    /// Who uses what.
+    pub fn index(&self) -> MutexGuard<'_, Index> {
+        locked(&self.index)
+    }
+
+    /// The managed Secrets.
+    pub fn targets(&self) -> MutexGuard<'_, Targets> {
+        locked(&self.targets)
+    }
+
+    /// The stores as the API server shows them.
+    pub fn known_stores(&self) -> MutexGuard<'_, HashMap<StoreKey, KnownStore>> {
+        locked(&self.known_stores)
+    }
+
+    /// Labels of the namespaces.
+    pub fn namespaces(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<String, String>>> {
+        locked(&self.namespaces)
+    }
+
+    /// What is remembered of an ExternalSecret.
+    #[must_use]
+    pub fn memory(&self, key: &ObjectKey) -> Memory {
+        locked(&self.memory).get(key).cloned().unwrap_or_default()
+    }
+
+    /// Changes what is remembered of an ExternalSecret.
+    pub fn remember<T>(&self, key: &ObjectKey, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(locked(&self.memory).entry(key.clone()).or_default())
+    }
+
+    /// Forgets an ExternalSecret that is gone.
+    pub fn forget(&self, key: &ObjectKey) {
+        locked(&self.memory).remove(key);
+        self.queue.forget(key);
+    }
+
+    /// The hasher under the installation's key. Before leadership there is none, and nothing to write.
+    #[must_use]
+    pub fn hasher(&self) -> Option<&DataHasher> {
+        self.hasher.get()
+    }
+
+    /// Sets the hasher, once.
+    pub fn set_hasher(&self, hasher: DataHasher) {
+        // A second leadership finds the same key.
+        let _ = self.hasher.set(hasher);
+    }
+
+    /// Takes note of a managed Secret that was looked at or written.
+    pub fn verified(&self, secret: &Secret, intact: bool) {
+        let metadata = &secret.metadata;
+        if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
+            self.targets()
+                .verify(&ObjectKey::new(namespace, name), metadata, intact);
+        }
+    }
+
+    /// Works on everybody who writes this Secret.
+    pub fn wake_writers(&self, secret: &ObjectKey) {
+        for key in self.index().writers_of(secret) {
+            self.queue.push(&key, Priority::Urgent);
+        }
+    }
+}
+
+/// The instant of a time of the API.
+#[must_use]
+pub fn instant_of(time: Timestamp) -> Instant {
+    let wait = time.duration_since(Timestamp::now());
+    let now = Instant::now();
+    if wait.is_negative() {
+        now
+    } else {
+        now.checked_add(wait.unsigned_abs()).unwrap_or(now)
+    }
+}
+
+/// A reference to an object, for its events.
+#[must_use]
+pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    object.object_ref(&())
+}

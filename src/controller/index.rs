@@ -1,0 +1,232 @@
+//! Who uses what: every ExternalSecret, by store and by target. Pure; fed by the watch.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use kube::ResourceExt as _;
+
+use crate::api::external_secret::{ExternalSecret, ExternalSecretSpec};
+use crate::api::store::StoreKey;
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// From its parts.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What a watch event means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The object is new or somebody changed it.
+    Wanted,
+    /// Only what we write ourselves changed.
+    OwnDoing,
+}
+
+/// Every ExternalSecret.
+#[derive(Default)]
+pub struct Index {
+    objects: HashMap<ObjectKey, Arc<ExternalSecret>>,
+    by_store: HashMap<StoreKey, BTreeSet<ObjectKey>>,
+    by_target: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+}
+
+impl Index {
+    /// Takes an object in. `managedFields` are dropped: they are a third of its size and never read.
+    pub fn apply(&mut self, mut object: ExternalSecret) -> (ObjectKey, Change) {
+        object.metadata.managed_fields = None;
+        let key = ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
+        let change = match self.objects.get(&key) {
+            Some(old) if same_wish(old, &object) => Change::OwnDoing,
+            _ => Change::Wanted,
+        };
+        self.unlink(&key);
+        for store in stores_of(&object.spec, &key.namespace) {
+            self.by_store.entry(store).or_default().insert(key.clone());
+        }
+        self.by_target
+            .entry(target_of(&object))
+            .or_default()
+            .insert(key.clone());
+        self.objects.insert(key.clone(), Arc::new(object));
+        (key, change)
+    }
+
+    /// Takes an object out; returns it.
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<ExternalSecret>> {
+        self.unlink(key);
+        self.objects.remove(key)
+    }
+
+    fn unlink(&mut self, key: &ObjectKey) {
+        let Some(old) = self.objects.get(key) else { return };
+        for store in stores_of(&old.spec, &key.namespace) {
+            drop_from(&mut self.by_store, &store, key);
+        }
+        drop_from(&mut self.by_target, &target_of(old), key);
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<ExternalSecret>> {
+        self.objects.get(key).cloned()
+    }
+
+    /// All keys in this namespace, or in all.
+    #[must_use]
+    pub fn keys(&self, namespace: Option<&str>) -> Vec<ObjectKey> {
+        self.objects
+            .keys()
+            .filter(|key| namespace.is_none_or(|ns| key.namespace == ns))
+            .cloned()
+            .collect()
+    }
+
+    /// Who uses this store.
+    #[must_use]
+    pub fn users_of(&self, store: &StoreKey) -> Vec<ObjectKey> {
+        self.by_store.get(store).into_iter().flatten().cloned().collect()
+    }
+
+    /// Who writes this Secret.
+    #[must_use]
+    pub fn writers_of(&self, secret: &ObjectKey) -> Vec<ObjectKey> {
+        self.by_target
+            .get(secret)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
+    }
+}
+
+/// The Secret that an ExternalSecret writes.
+#[must_use]
+pub fn target_of(object: &ExternalSecret) -> ObjectKey {
+    ObjectKey::new(&object.namespace().unwrap_or_default(), &object.target_name())
+}
+
+/// Every store that an ExternalSecret names, once.
+#[must_use]
+pub fn stores_of(spec: &ExternalSecretSpec, namespace: &str) -> BTreeSet<StoreKey> {
+    let own = spec.secret_store_ref.iter();
+    let of_data = spec
+        .data
+        .iter()
+        .filter_map(|entry| entry.source_ref.as_ref()?.store_ref.as_ref());
+    let of_data_from = spec
+        .data_from
+        .iter()
+        .filter_map(|entry| entry.source_ref.as_ref()?.store_ref.as_ref());
+    own.chain(of_data)
+        .chain(of_data_from)
+        .filter_map(|reference| reference.key(namespace))
+        .collect()
+}
+
+fn same_wish(old: &ExternalSecret, new: &ExternalSecret) -> bool {
+    let (old, new) = (&old.metadata, &new.metadata);
+    old.uid == new.uid
+        && old.generation == new.generation
+        && old.labels == new.labels
+        && old.annotations == new.annotations
+        && old.finalizers == new.finalizers
+        && old.deletion_timestamp == new.deletion_timestamp
+}
+
+fn drop_from<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<ObjectKey>>, at: &K, key: &ObjectKey) {
+    if let Some(keys) = map.get_mut(at) {
+        keys.remove(key);
+        if keys.is_empty() {
+            map.remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::api::external_secret::StoreKind;
+    use serde_json::json;
+
+    fn object(name: &str, target: &str, store: &str, annotation: &str) -> ExternalSecret {
+        serde_json::from_value(json!({
+            "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+            "metadata": {"namespace": "db", "name": name, "uid": name, "generation": 1, "annotations": {"a": annotation}},
+            "spec": {
+                "secretStoreRef": {"kind": "ClusterSecretStore", "name": store},
+                "target": {"name": target},
+                "data": [{"secretKey": "k", "remoteRef": {"key": "p"}, "sourceRef": {"storeRef": {"name": "own"}}}],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn cluster_store(name: &str) -> StoreKey {
+        StoreKey {
+            kind: StoreKind::ClusterSecretStore,
+            namespace: None,
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn a_force_sync_is_wanted_and_our_own_status_is_not() {
+        let mut index = Index::default();
+        assert_eq!(index.apply(object("a", "t", "s", "1")).1, Change::Wanted);
+        let mut ours = object("a", "t", "s", "1");
+        ours.metadata.resource_version = Some("2".into());
+        ours.status = Some(Default::default());
+        assert_eq!(index.apply(ours).1, Change::OwnDoing);
+        assert_eq!(index.apply(object("a", "t", "s", "2")).1, Change::Wanted);
+    }
+
+    #[test]
+    fn every_store_that_is_named_leads_to_its_users() {
+        let mut index = Index::default();
+        let (key, _) = index.apply(object("a", "t", "s", "1"));
+        assert_eq!(index.users_of(&cluster_store("s")), [key.clone()]);
+        let own = StoreKey {
+            kind: StoreKind::SecretStore,
+            namespace: Some("db".into()),
+            name: "own".into(),
+        };
+        assert_eq!(index.users_of(&own), [key.clone()]);
+        index.apply(object("a", "t", "other", "1"));
+        assert!(index.users_of(&cluster_store("s")).is_empty());
+    }
+
+    #[test]
+    fn a_target_leads_to_all_who_write_it() {
+        let mut index = Index::default();
+        index.apply(object("a", "t", "s", "1"));
+        index.apply(object("b", "t", "s", "1"));
+        assert_eq!(index.writers_of(&ObjectKey::new("db", "t")).len(), 2);
+        index.remove(&ObjectKey::new("db", "a"));
+        index.apply(object("b", "", "s", "1"));
+        assert!(index.writers_of(&ObjectKey::new("db", "t")).is_empty());
+        assert_eq!(index.writers_of(&ObjectKey::new("db", "b")).len(), 1);
+    }
+}

@@ -1,0 +1,185 @@
+//! One active replica, by a Lease.
+//!
+//! Takeover replaces the Lease with the resourceVersion that was read, so that of two standbys one
+//! loses. Whether a holder is gone is judged by how long *we* have seen its record unchanged, never by
+//! its clock. A leader that could not renew stops writing before anybody else may begin: every write
+//! asks the [`Fence`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::target::fence::Fence;
+
+/// Times of the election, as ESO's flags name them.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// How long a record holds without renewal.
+    pub lease_duration: Duration,
+    /// How long after its last renewal a leader may still write.
+    pub renew_deadline: Duration,
+    /// Between tries.
+    pub retry_period: Duration,
+}
+
+/// Takes part in the election.
+pub struct Candidate {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+    times: Times,
+    fence: Arc<Fence>,
+    /// The record as it was last seen, and since when it has not changed.
+    observed: Option<(String, Instant)>,
+}
+
+impl Candidate {
+    /// `identity` must be unique among the replicas, and the same after a restart of the container, so
+    /// that a restart need not wait for its own lease to run out.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        times: Times,
+        fence: Arc<Fence>,
+    ) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.into(),
+            identity: identity.into(),
+            times,
+            fence,
+            observed: None,
+        }
+    }
+
+    /// Takes part until the process ends.
+    pub async fn run(mut self) {
+        let mut led = false;
+        loop {
+            let asked = Instant::now();
+            match timeout(self.times.renew_deadline, self.try_hold()).await {
+                Ok(Ok(true)) => {
+                    self.fence.open(asked + self.times.renew_deadline);
+                    if !led {
+                        tracing::info!(lease = self.name, identity = self.identity, "leading");
+                    }
+                    led = true;
+                }
+                Ok(Ok(false)) => {
+                    if led {
+                        tracing::warn!(lease = self.name, "another replica took the lease over");
+                    }
+                    led = false;
+                    self.fence.close();
+                }
+                failed => {
+                    let error = failed.map_or_else(
+                        |_| "timeout".into(),
+                        |r| r.err().map_or(String::new(), |e| e.to_string()),
+                    );
+                    tracing::warn!(lease = self.name, error, "the lease could not be renewed");
+                    if led && !self.fence.is_open() {
+                        tracing::warn!(
+                            lease = self.name,
+                            "no longer leading: the lease was not renewed in time"
+                        );
+                        led = false;
+                        self.fence.close();
+                    }
+                }
+            }
+            sleep(self.times.retry_period).await;
+        }
+    }
+
+    /// Lets go of the lease, so that another replica need not wait.
+    pub async fn release(client: Client, namespace: &str, name: &str, identity: &str) {
+        let api: Api<Lease> = Api::namespaced(client, namespace);
+        let Ok(mut lease) = api.get(name).await else {
+            return;
+        };
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(identity) {
+            return;
+        }
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        if let Err(error) = api.replace(name, &PostParams::default(), &lease).await {
+            tracing::debug!(%error, "lease not released; it runs out by itself");
+        }
+    }
+
+    async fn try_hold(&mut self) -> Result<bool, kube::Error> {
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(self.record(&LeaseSpec::default())),
+            };
+            return won(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        if holder != self.identity && !holder.is_empty() && !self.ran_out(&lease, &spec) {
+            return Ok(false);
+        }
+        let mine = Lease {
+            spec: Some(self.record(&spec)),
+            ..lease
+        };
+        won(self.api.replace(&self.name, &PostParams::default(), &mine).await)
+    }
+
+    fn ran_out(&mut self, lease: &Lease, spec: &LeaseSpec) -> bool {
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let since = match &self.observed {
+            Some((known, since)) if *known == version => *since,
+            _ => {
+                let now = Instant::now();
+                self.observed = Some((version, now));
+                now
+            }
+        };
+        let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
+        let duration = seconds.map_or(self.times.lease_duration, Duration::from_secs);
+        since.elapsed() > duration
+    }
+
+    fn record(&self, old: &LeaseSpec) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        let same = old.holder_identity.as_deref() == Some(&self.identity);
+        let seconds = self.times.lease_duration.as_secs().max(1);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(seconds).ok(),
+            acquire_time: if same {
+                old.acquire_time.clone()
+            } else {
+                Some(now.clone())
+            },
+            lease_transitions: Some(old.lease_transitions.unwrap_or(0) + i32::from(!same)),
+            renew_time: Some(now),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+/// A conflict means that another replica was faster.
+fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error),
+    }
+}

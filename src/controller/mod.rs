@@ -1,0 +1,257 @@
+//! The loops: watches in, work out. No rule of the other rooms is made here.
+
+pub mod context;
+pub mod due;
+pub mod events;
+pub mod index;
+pub mod leader;
+pub mod outcome;
+pub mod queue;
+pub mod reconcile;
+pub mod references;
+pub mod startup;
+pub mod status;
+pub mod stores;
+pub mod targets;
+pub mod watch;
+pub mod watches;
+
+use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use kube::Client;
+use tokio::sync::watch as tokio_watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::context::{Context, Parts};
+use self::leader::{Candidate, Times};
+use self::queue::{Priority, Queue, Work};
+use crate::store::Stores;
+use crate::store::credentials::ClusterCredentials;
+use crate::target::fence::Fence;
+use crate::telemetry::metrics::Metrics;
+
+/// Work that is under way gets this long to end at shutdown.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Revoking tokens and releasing the lease gets this long.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What an installation decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespaces to look after; empty means all.
+    pub namespaces: Vec<String>,
+    /// Class of this operator.
+    pub class: String,
+    /// ExternalSecrets in work at once.
+    pub concurrent: usize,
+    /// Requests under way at once per Vault server.
+    pub vault_concurrency: usize,
+    /// Whether ClusterSecretStores are served.
+    pub cluster_stores: bool,
+    /// Whether SecretStores are served.
+    pub secret_stores: bool,
+    /// Between checks of a store.
+    pub store_requeue: Duration,
+    /// How long Ready stays True when a due sync is kept back by an outage.
+    pub outage_grace: Duration,
+    /// File with the operator's own token, for stores that name no other.
+    pub own_token: std::path::PathBuf,
+    /// Namespace of the operator: home of its Lease and of its installation key.
+    pub operator_namespace: String,
+    /// Name of this replica.
+    pub identity: String,
+    /// Name of the Lease; `None` means no election.
+    pub election: Option<(String, Times)>,
+}
+
+/// Runs until `stop` becomes true. `ready` becomes true when the watches are in sync.
+///
+/// # Errors
+/// If a loop ended that must not end; the process then has to be started anew.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    ready: tokio_watch::Sender<bool>,
+    mut stop: tokio_watch::Receiver<bool>,
+) -> Result<(), String> {
+    let credentials = Arc::new(ClusterCredentials::new(
+        client.clone(),
+        settings.own_token.clone(),
+    ));
+    let (stores, mut store_changes) = Stores::new(
+        settings.class.clone(),
+        settings.vault_concurrency,
+        credentials,
+        metrics.clone(),
+    );
+    let fence = Fence::new();
+    let ctx = Arc::new(Context::new(Parts {
+        client: client.clone(),
+        stores: stores.clone(),
+        fence: fence.clone(),
+        metrics: metrics.clone(),
+        places: settings.concurrent,
+        outage_grace: settings.outage_grace,
+        store_requeue: settings.store_requeue,
+    }));
+    // Every loop runs for ever: the first that ends, whatever the reason, ends the process, because a
+    // pod that looks healthy and does nothing is the worst outcome.
+    let mut loops: JoinSet<&'static str> = JoinSet::new();
+    let synced = watches::start(&ctx, &settings, &mut loops);
+    let told = ctx.clone();
+    loops.spawn(async move {
+        while let Some(key) = store_changes.recv().await {
+            told.store_queue.push(&key, Priority::Routine);
+        }
+        "changes of stores"
+    });
+    match &settings.election {
+        Some((name, times)) => {
+            let namespace = &settings.operator_namespace;
+            let candidate = Candidate::new(
+                client.clone(),
+                namespace,
+                name,
+                &settings.identity,
+                *times,
+                fence.clone(),
+            );
+            loops.spawn(async move {
+                candidate.run().await;
+                "leader election"
+            });
+        }
+        None => fence.open_for_ever(),
+    }
+    let lead = lead(ctx.clone(), settings.clone(), synced, ready, stop.clone());
+    let mut lead = tokio::spawn(lead);
+    let ended = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => Ok(()),
+        ended = loops.join_next() => Err(format!("a loop ended: {ended:?}")),
+        ended = &mut lead => Err(format!("the work loop ended: {ended:?}")),
+    };
+    if ended.is_ok() {
+        let _ = timeout(DRAIN + Duration::from_secs(1), lead).await;
+        let _ = timeout(FAREWELL, stores.close()).await;
+    }
+    loops.abort_all();
+    if let Some((name, _)) = settings.election.filter(|_| ended.is_ok()) {
+        let farewell = Candidate::release(client, &settings.operator_namespace, &name, &settings.identity);
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+    ended
+}
+
+/// Works while this replica leads; a standby keeps its watches warm and does nothing else.
+async fn lead(
+    ctx: Arc<Context>,
+    settings: Settings,
+    mut synced: Vec<tokio_watch::Receiver<bool>>,
+    ready: tokio_watch::Sender<bool>,
+    mut stop: tokio_watch::Receiver<bool>,
+) {
+    for watch in &mut synced {
+        let _ = watch.wait_for(|synced| *synced).await;
+    }
+    ready.send_replace(true);
+    let mut leading = ctx.fence.subscribe();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            changed = leading.wait_for(|leading| *leading) => if changed.is_err() { return },
+        }
+        ctx.metrics.leader(true);
+        if let Err(error) = startup::take_over(&ctx, &settings).await {
+            tracing::error!(error, "cannot begin; tried again in 2 s");
+            sleep(Duration::from_secs(2)).await;
+            continue;
+        }
+        let mut term = JoinSet::new();
+        let (externals, stores) = (ctx.clone(), ctx.clone());
+        let (over, ended) = tokio_watch::channel(false);
+        let end = ended.clone();
+        term.spawn(async move { dispatch(&externals.queue, &externals, end, externals_work).await });
+        let end = ended.clone();
+        term.spawn(async move { dispatch(&stores.store_queue, &stores, end, stores_work).await });
+        term.spawn(keep_sessions(ctx.clone(), ended));
+        let stopping = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => true,
+            _ = leading.wait_for(|leading| !*leading) => false,
+        };
+        over.send_replace(true);
+        while term.join_next().await.is_some() {}
+        ctx.metrics.leader(false);
+        if stopping {
+            return;
+        }
+    }
+}
+
+async fn keep_sessions(ctx: Arc<Context>, mut over: tokio_watch::Receiver<bool>) {
+    loop {
+        // Not the guard that `wait_for` lends: it must not be held while sessions are kept.
+        let is_over = async { over.wait_for(|over| *over).await.is_ok() };
+        tokio::select! {
+            _ = is_over => return,
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+        ctx.stores.keep_sessions().await;
+    }
+}
+
+async fn externals_work(ctx: Arc<Context>, work: Work<index::ObjectKey>) {
+    reconcile::work(&ctx, &work).await;
+}
+
+async fn stores_work(ctx: Arc<Context>, work: Work<crate::api::store::StoreKey>) {
+    stores::work(&ctx, &work).await;
+}
+
+/// Hands work out until the term is over, then lets what is under way end.
+async fn dispatch<K, W, F>(
+    queue: &Queue<K, W>,
+    ctx: &Arc<Context>,
+    mut over: tokio_watch::Receiver<bool>,
+    handle: impl Fn(Arc<Context>, Work<K>) -> F,
+) where
+    K: Clone + Eq + Hash + Ord + std::fmt::Debug + Send + 'static,
+    W: Clone + Eq + Hash,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut running: JoinSet<()> = JoinSet::new();
+    // Keys come back over a channel, so that also the key of work that panicked comes back.
+    let (done, mut finished) = tokio::sync::mpsc::unbounded_channel::<(K, bool)>();
+    loop {
+        tokio::select! {
+            _ = over.wait_for(|over| *over) => break,
+            Some((key, panicked)) = finished.recv() => {
+                if panicked {
+                    ctx.metrics.panicked();
+                    tracing::error!(?key, "a panic was caught while handling this object; others are not affected");
+                    queue.push_at(&key, Instant::now() + Duration::from_secs(60));
+                }
+                queue.done(&key);
+                while running.try_join_next().is_some() {}
+            }
+            work = queue.next() => {
+                let (done, key) = (done.clone(), work.key.clone());
+                let handled = AssertUnwindSafe(handle(ctx.clone(), work)).catch_unwind();
+                running.spawn(async move {
+                    let panicked = handled.await.is_err();
+                    let _ = done.send((key, panicked));
+                });
+            }
+        }
+    }
+    let _ = timeout(DRAIN, async { while running.join_next().await.is_some() {} }).await;
+    running.abort_all();
+    while let Ok((key, _)) = finished.try_recv() {
+        queue.done(&key);
+    }
+}

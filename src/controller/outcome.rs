@@ -1,0 +1,368 @@
+//! What becomes of an ExternalSecret after a try: its status, its events, and when it is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::error_boundary::InvalidObject;
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::context::{Context, instant_of, reference};
+use super::due;
+use super::index::{Change, ObjectKey};
+use super::queue::Priority;
+use super::reconcile::Next;
+use super::status::{self, READY, Ready, SYNC_ERROR, Synced};
+use super::targets::Seen;
+use crate::api::external_secret::ExternalSecret;
+use crate::api::store::StoreKey;
+use crate::store::connection::Down;
+use crate::target::apply::{self, Applied, ApplyError};
+use crate::telemetry::metrics::Kind;
+
+/// An object that only a change can cure is looked at again this often all the same.
+const CALM: Duration = Duration::from_secs(600);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a try brought nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// The object asks for what cannot be; only a change of it helps.
+    Refused(String),
+    /// The target cannot be written as wished; a change of it or of the object helps.
+    Target(String),
+    /// The object's own fault, which may pass.
+    Own(String),
+    /// The store cannot be used; the text says why.
+    Store {
+        /// Which.
+        store: StoreKey,
+        /// Why.
+        message: String,
+    },
+    /// The store has not been checked yet.
+    StorePending(StoreKey),
+    /// The store's server is out of service: no fault of the object.
+    Outage {
+        /// Which store.
+        store: StoreKey,
+        /// Its server.
+        url: String,
+        /// What is wrong, and since when.
+        down: Down,
+    },
+    /// The API server did not do what was asked; nothing is known to be wrong with the object.
+    Api(String),
+    /// This replica may not write any more.
+    NotLeading,
+}
+
+/// The message of ESO's table, followed by the cause that ESO hides in an event.
+const PROVIDER: &str = "could not get secret data from provider";
+
+impl Failure {
+    /// See [`Failure::Refused`].
+    #[must_use]
+    pub fn refused(cause: String) -> Self {
+        Self::Refused(cause)
+    }
+
+    /// See [`Failure::Own`].
+    #[must_use]
+    pub fn own(cause: String) -> Self {
+        Self::Own(format!("{PROVIDER}: {cause}"))
+    }
+
+    /// There is no such store.
+    #[must_use]
+    pub fn store_missing(store: &StoreKey) -> Self {
+        let message =
+            format!("{PROVIDER}: {store} does not exist; create it, and the sync follows by itself");
+        Self::Store {
+            store: store.clone(),
+            message,
+        }
+    }
+
+    /// The store's conditions leave this namespace out.
+    #[must_use]
+    pub fn store_forbidden(store: &StoreKey, namespace: &str) -> Self {
+        let message = format!(
+            "{PROVIDER}: using cluster store \"{}\" is not allowed from namespace \"{namespace}\": denied by spec.condition",
+            store.name
+        );
+        Self::Store {
+            store: store.clone(),
+            message,
+        }
+    }
+
+    /// The store is not ready.
+    #[must_use]
+    pub fn store_not_ready(store: &StoreKey, reason: &str, cause: &str) -> Self {
+        let message = format!("{PROVIDER}: {store} is not ready ({reason}): {cause}");
+        Self::Store {
+            store: store.clone(),
+            message,
+        }
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Target(error) => Self::Target(error.to_string()),
+            ApplyError::NotLeading => Self::NotLeading,
+            ApplyError::Refused(message) => Self::Own(format!("could not update secret: {message}")),
+            ApplyError::Unreachable(message) => Self::Api(message),
+        }
+    }
+}
+
+/// Tells a failure, and says when to try again.
+pub async fn fail(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+    failure: Failure,
+) -> Next {
+    match failure {
+        Failure::NotLeading => Next::Nothing,
+        Failure::StorePending(store) => Next::Parked(store, None),
+        Failure::Outage { store, url, down } => outage(ctx, key, object, store, &url, down).await,
+        Failure::Store { store, message } => {
+            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            Next::Parked(store, None)
+        }
+        Failure::Refused(message) => {
+            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            Next::Nothing
+        }
+        Failure::Target(message) => {
+            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            Next::At(Instant::now() + CALM)
+        }
+        Failure::Own(message) => {
+            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            Next::At(Instant::now() + after_failure(ctx, key))
+        }
+        Failure::Api(message) => {
+            tracing::warn!(
+                namespace = key.namespace,
+                name = key.name,
+                error = message,
+                "try again soon"
+            );
+            Next::At(Instant::now() + after_failure(ctx, key))
+        }
+    }
+}
+
+fn after_failure(ctx: &Context, key: &ObjectKey) -> Duration {
+    let failures = ctx.remember(key, |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    });
+    due::backoff(failures)
+}
+
+/// An outage is not a failure of the object (promise 2): one that was synced stays Ready for the grace
+/// past the time it was due, and says since when its value could not be confirmed.
+async fn outage(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+    store: StoreKey,
+    url: &str,
+    down: Down,
+) -> Next {
+    let now = Timestamp::now();
+    let overdue = ctx.memory(key).overdue_since.unwrap_or(now);
+    let since = status::whole_seconds(down.since);
+    let cause = format!("{store}: Vault {url} {} (since {since})", down.outage.sentence());
+    let synced_before = object.status.as_ref().is_some_and(|s| s.refresh_time.is_some()) || {
+        ctx.memory(key).last_success.is_some()
+    };
+    let grace_ends = overdue.checked_add(ctx.outage_grace).unwrap_or(Timestamp::MAX);
+    if synced_before && was_ready(object) && now < grace_ends {
+        let message = format!("secret synced; its value could not be confirmed again: {cause}");
+        say(ctx, key, object, &Ready::yes("SecretSynced", message)).await;
+        return Next::Parked(store, Some(instant_of(grace_ends)));
+    }
+    let message = format!("{PROVIDER}: {cause}; it is synced by itself as soon as Vault is back");
+    say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+    Next::Parked(store, None)
+}
+
+fn was_ready(object: &ExternalSecret) -> bool {
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .filter(|condition| condition.type_ == READY)
+        .any(|condition| condition.status == "True")
+}
+
+/// Writes a condition, and an event if it is news.
+async fn say(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>, ready: &Ready) {
+    if let Err(failure) = write_status(ctx, key, object, ready, None).await {
+        tracing::debug!(
+            namespace = key.namespace,
+            name = key.name,
+            ?failure,
+            "status not written"
+        );
+    }
+}
+
+/// Writes the status, if it is worth a write.
+///
+/// # Errors
+/// If this replica may not write, or the API server did not take it.
+pub async fn write_status(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+    ready: &Ready,
+    synced: Option<&Synced>,
+) -> Result<(), Failure> {
+    ctx.metrics
+        .condition(Kind::ExternalSecret, &key.namespace, &key.name, ready.status);
+    // The freshest that is known: the watch may have brought a newer one since the try began.
+    let current = ctx
+        .index()
+        .get(key)
+        .filter(|current| current.uid() == object.uid());
+    let Some(current) = current else { return Ok(()) };
+    let old = current.status.clone().unwrap_or_default();
+    let Some(patch) = status::patch(&old, ready, synced, Timestamp::now()) else {
+        return Ok(());
+    };
+    if !ctx.fence.is_open() {
+        return Err(Failure::NotLeading);
+    }
+    let news = patch["status"].get("conditions").is_some();
+    let api: Api<ExternalSecret> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let written = tokio::time::timeout(
+        STATUS_TIMEOUT,
+        api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&patch)),
+    )
+    .await;
+    match written {
+        Ok(Ok(written)) => {
+            let (_, change) = ctx.index().apply(written);
+            if change == Change::Wanted {
+                // The answer shows a change that the watch has yet to bring; then it will look like ours.
+                ctx.queue.push(key, Priority::Urgent);
+            }
+        }
+        Ok(Err(kube::Error::Api(gone))) if gone.code == 404 => return Ok(()),
+        Ok(Err(error)) => {
+            return Err(Failure::Api(format!(
+                "status not written: {}",
+                apply::describe(&error)
+            )));
+        }
+        Err(_) => {
+            return Err(Failure::Api(
+                "status not written: the API server did not answer in time".into(),
+            ));
+        }
+    }
+    if news {
+        tell(ctx, key, object, ready);
+    }
+    Ok(())
+}
+
+fn tell(ctx: &Context, key: &ObjectKey, object: &ExternalSecret, ready: &Ready) {
+    let (namespace, name) = (&key.namespace, &key.name);
+    if ready.status {
+        tracing::info!(
+            namespace,
+            name,
+            reason = ready.reason,
+            message = ready.message,
+            "ExternalSecret is ready"
+        );
+    } else {
+        tracing::warn!(
+            namespace,
+            name,
+            reason = ready.reason,
+            message = ready.message,
+            "ExternalSecret is not ready"
+        );
+        ctx.recorder
+            .send(reference(object), true, "UpdateFailed", &ready.message);
+    }
+}
+
+/// Tells that the target was written.
+pub fn tell_written(ctx: &Context, object: &ExternalSecret, applied: &Applied) {
+    let (reason, note) = match (applied.deleted, applied.created) {
+        (true, _) => ("Deleted", "secret deleted due to DeletionPolicy=Delete"),
+        (_, true) => ("Created", "secret created"),
+        _ => ("Updated", "secret updated"),
+    };
+    ctx.recorder.send(reference(object), false, reason, note);
+}
+
+/// Deletes Secrets that this object once created under another name. Done after the new one stands.
+pub async fn delete_orphans(
+    ctx: &Arc<Context>,
+    object: &ExternalSecret,
+    orphans: Vec<(ObjectKey, Seen)>,
+) -> Result<(), Failure> {
+    for (key, seen) in orphans {
+        apply::delete(
+            &ctx.client,
+            &ctx.fence,
+            &key.namespace,
+            &key.name,
+            &seen.uid,
+            &seen.resource_version,
+        )
+        .await
+        .map_err(Failure::from)?;
+        ctx.targets().remove(&key);
+        ctx.recorder.send(
+            reference(object),
+            false,
+            "Deleted",
+            "secret deleted because it was orphaned",
+        );
+    }
+    Ok(())
+}
+
+/// Tells that an object cannot be read at all. Only the API server's schema stands before this, so it
+/// is rare; the status is patched without the type, which the object does not fit.
+pub fn tell_malformed(ctx: &Arc<Context>, key: ObjectKey, invalid: &InvalidObject) {
+    let message = format!(
+        "the object cannot be read: {}; correct its manifest",
+        invalid.error
+    );
+    tracing::warn!(
+        namespace = key.namespace,
+        name = key.name,
+        error = message,
+        "malformed ExternalSecret"
+    );
+    let ctx = ctx.clone();
+    tokio::spawn(async move {
+        let ready = Ready::no(SYNC_ERROR, message);
+        let Some(conditions) = status::conditions(&[], &ready, Timestamp::now()) else {
+            return;
+        };
+        let resource = ApiResource::erase::<ExternalSecret>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &key.namespace, &resource);
+        let patch = json!({"status": {"conditions": conditions}});
+        if ctx.fence.is_open() {
+            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+            let call = api.patch_status(&key.name, &params, &patch);
+            let _ = tokio::time::timeout(STATUS_TIMEOUT, call).await;
+        }
+    });
+}

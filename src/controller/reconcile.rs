@@ -1,0 +1,304 @@
+//! One ExternalSecret, from its wish to its Secret.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use tokio::time::Instant;
+
+use super::context::{Context, instant_of};
+use super::due::{self, Circumstances, Need};
+use super::index::{ObjectKey, target_of};
+use super::outcome::{self, Failure};
+use super::queue::Work;
+use super::status::{Ready, Synced};
+use super::targets::State;
+use crate::api::external_secret::{CreationPolicy, ExternalSecret};
+use crate::api::store::StoreKey;
+use crate::store::session::ReadError;
+use crate::store::{Gate, Store, Verdict};
+use crate::sync::assemble::{Answer, assemble};
+use crate::sync::plan::{Plan, plan};
+use crate::target::apply::{self, Applied};
+use crate::target::names;
+use crate::vault::kv::KvAnswer;
+
+/// When an object is worked on next, if nothing happens before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Only when something changes.
+    Nothing,
+    /// Then.
+    At(Instant),
+    /// When this store changes or comes back, and at the latest then.
+    Parked(StoreKey, Option<Instant>),
+}
+
+/// Works on one ExternalSecret and arranges for what comes next.
+pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
+    let started = Instant::now();
+    let depth = ctx.queue.depth();
+    ctx.metrics
+        .queue(work.queued.elapsed(), depth.waiting, depth.parked);
+    let Some(object) = ctx.index().get(&work.key) else {
+        return;
+    };
+    let (next, failed) = match reconcile(ctx, &work.key, &object).await {
+        Ok(next) => (next, false),
+        Err(failure) => (outcome::fail(ctx, &work.key, &object, failure).await, true),
+    };
+    ctx.metrics
+        .reconciled(&work.key.namespace, &work.key.name, started.elapsed(), failed);
+    match next {
+        Next::Nothing => {}
+        Next::At(at) => ctx.queue.push_at(&work.key, at),
+        Next::Parked(store, at) => {
+            if let Some(at) = at {
+                ctx.queue.push_at(&work.key, at);
+            }
+            park(ctx, &work.key, &store);
+        }
+    }
+}
+
+/// Parks, and looks once more: the store may have come back between the failure and the parking, and
+/// then nobody would wake the object.
+fn park(ctx: &Context, key: &ObjectKey, store: &StoreKey) {
+    ctx.queue.park(key, store);
+    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    if matches!(ctx.stores.gate(store, &key.namespace, labels.as_ref()), Gate::Open(store) if store.is_up()) {
+        ctx.queue
+            .push_at(key, Instant::now() + Duration::from_millis(100));
+    }
+}
+
+async fn reconcile(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+) -> Result<Next, Failure> {
+    if object.metadata.deletion_timestamp.is_some() {
+        // Owned targets go by garbage collection. ESO's finalizer must not keep the object for ever.
+        apply::remove_finalizer(&ctx.client, &ctx.fence, object)
+            .await
+            .map_err(Failure::from)?;
+        return Ok(Next::Nothing);
+    }
+    let plan = plan(&object.spec, &key.namespace).map_err(|refusal| Failure::refused(refusal.to_string()))?;
+    let interval = object.spec.refresh_interval().map_err(|e| {
+        Failure::refused(format!(
+            "spec.refreshInterval: {e}; write a duration such as 1h or 15m"
+        ))
+    })?;
+    let version = version_of(object);
+    let target = target_state(ctx, object).await?;
+    let memory = ctx.memory(key);
+    let known = Circumstances {
+        now: Timestamp::now(),
+        version: &version,
+        last_success: memory.last_success,
+        pending: memory.overdue_since.is_some() || memory.failures > 0,
+        target,
+    };
+    let overdue_since = match due::need(object, interval.as_std().unwrap_or_default(), &known) {
+        Need::Nothing => return Ok(Next::Nothing),
+        Need::At(at) => return Ok(Next::At(instant_of(at))),
+        Need::Sync(since) => memory.overdue_since.unwrap_or(since),
+    };
+    ctx.remember(key, |memory| memory.overdue_since = Some(overdue_since));
+    let Some(stores) = open_stores(ctx, key, &plan)? else {
+        return Ok(Next::Nothing);
+    };
+    sync(ctx, key, object, &plan, &stores, target, version).await?;
+    let memory = ctx.memory(key);
+    let known = Circumstances {
+        now: Timestamp::now(),
+        version: &version_of(object),
+        last_success: memory.last_success,
+        pending: false,
+        target: State::Intact,
+    };
+    let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
+    Ok(
+        match due::need(&fresh, interval.as_std().unwrap_or_default(), &known) {
+            Need::At(at) => Next::At(instant_of(at)),
+            // A change that came meanwhile is in the queue already.
+            Need::Sync(_) | Need::Nothing => Next::Nothing,
+        },
+    )
+}
+
+fn version_of(object: &ExternalSecret) -> String {
+    let metadata = &object.metadata;
+    names::synced_resource_version(
+        metadata.generation.unwrap_or_default(),
+        metadata.annotations.as_ref(),
+        metadata.labels.as_ref(),
+    )
+}
+
+/// What is known of the target; looks at its data if it was changed since it was last looked at.
+async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, Failure> {
+    if object.spec.creation_policy() == CreationPolicy::None {
+        return Ok(State::Absent);
+    }
+    let target = target_of(object);
+    let state = ctx.targets().state(&target);
+    if state != State::Unknown {
+        return Ok(state);
+    }
+    let secret = apply::get(&ctx.client, &target.namespace, &target.name)
+        .await
+        .map_err(Failure::from)?;
+    let Some(secret) = secret else {
+        ctx.targets().remove(&target);
+        return Ok(State::Absent);
+    };
+    let intact = ctx.hasher().is_some_and(|hasher| hasher.intact(&secret));
+    ctx.verified(&secret, intact);
+    Ok(if intact { State::Intact } else { State::Harmed })
+}
+
+/// All stores that the plan needs, each open; `None` if the object is another operator's.
+fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec<Arc<Store>>>, Failure> {
+    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let mut stores = Vec::with_capacity(plan.reads.len());
+    let mut closed = None;
+    for read in &plan.reads {
+        match ctx.stores.gate(&read.store, &key.namespace, labels.as_ref()) {
+            Gate::OtherClass => return Ok(None),
+            Gate::Open(store) => stores.push(store),
+            Gate::Missing => closed = closed.or(Some(Failure::store_missing(&read.store))),
+            Gate::Forbidden => {
+                closed = closed.or(Some(Failure::store_forbidden(&read.store, &key.namespace)))
+            }
+            Gate::Pending => closed = closed.or(Some(Failure::StorePending(read.store.clone()))),
+            Gate::Closed(Verdict::Outage { url, down }) => {
+                closed = closed.or(Some(Failure::Outage {
+                    store: read.store.clone(),
+                    url,
+                    down,
+                }));
+            }
+            Gate::Closed(Verdict::NotReady { reason, message }) => {
+                closed = closed.or(Some(Failure::store_not_ready(&read.store, reason, &message)));
+            }
+            Gate::Closed(Verdict::Ready) => {}
+        }
+    }
+    closed.map_or(Ok(Some(stores)), Err)
+}
+
+async fn sync(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+    plan: &Plan,
+    stores: &[Arc<Store>],
+    target: State,
+    version: String,
+) -> Result<(), Failure> {
+    let at = Timestamp::now();
+    let target_key = target_of(object);
+    let expect_target = target != State::Absent;
+    // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
+    let (answers, existing) = tokio::join!(read_all(ctx, key, plan, stores), async {
+        if expect_target {
+            apply::get(&ctx.client, &target_key.namespace, &target_key.name)
+                .await
+                .map_err(Failure::from)
+        } else {
+            Ok(None)
+        }
+    });
+    let assembled = assemble(plan, &answers?).map_err(|e| Failure::own(e.to_string()))?;
+    let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
+    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, &assembled, existing?)
+        .await
+        .map_err(Failure::from)?;
+    remember_target(ctx, object, &target_key, &applied).await?;
+    if applied.wrote {
+        outcome::tell_written(ctx, object, &applied);
+    }
+    for missing in &assembled.missing {
+        ctx.recorder.send(
+            super::context::reference(object.as_ref()),
+            false,
+            "MissingProviderSecret",
+            &format!("secret does not exist at provider using {missing}"),
+        );
+    }
+    let ready = Ready::yes(applied.outcome.reason(), applied.outcome.message());
+    let synced = Synced {
+        at,
+        version,
+        binding: applied.binding.clone(),
+    };
+    ctx.remember(key, |memory| {
+        memory.last_success = Some(at);
+        memory.failures = 0;
+        memory.overdue_since = None;
+    });
+    outcome::write_status(ctx, key, object, &ready, Some(&synced)).await
+}
+
+async fn read_all(
+    ctx: &Context,
+    key: &ObjectKey,
+    plan: &Plan,
+    stores: &[Arc<Store>],
+) -> Result<Vec<Answer>, Failure> {
+    let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
+        let answer = ctx
+            .stores
+            .read(store, &key.namespace, &read.key, read.version)
+            .await;
+        answer.map_err(|error| match error {
+            ReadError::Outage(down) => Failure::Outage {
+                store: read.store.clone(),
+                url: store.url().into(),
+                down,
+            },
+            ReadError::Login(message) => Failure::store_not_ready(&read.store, "VaultDenied", &message),
+            ReadError::Denied(message) => Failure::own(format!("key {}: {message}", read.key)),
+            ReadError::Vault(error) => {
+                Failure::own(format!("{} could not read key {}: {error}", read.store, read.key))
+            }
+        })
+    });
+    join_all(reads)
+        .await
+        .into_iter()
+        .map(|answer| {
+            answer.map(|answer| match answer {
+                KvAnswer::Found(json) => Answer::Found(json),
+                KvAnswer::Missing => Answer::Missing,
+            })
+        })
+        .collect()
+}
+
+async fn remember_target(
+    ctx: &Arc<Context>,
+    object: &ExternalSecret,
+    target: &ObjectKey,
+    applied: &Applied,
+) -> Result<(), Failure> {
+    match &applied.secret {
+        Some(secret) => ctx.verified(secret, true),
+        None if applied.deleted => ctx.targets().remove(target),
+        None => {}
+    }
+    if object.spec.creation_policy() == CreationPolicy::Owner {
+        let uid = object.uid().unwrap_or_default();
+        let orphans = ctx
+            .targets()
+            .orphans(&target.namespace, &object.name_any(), &uid, &target.name);
+        if !orphans.is_empty() {
+            outcome::delete_orphans(ctx, object, orphans).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! SecretStores and ClusterSecretStores: checked, told, and their dependents woken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::context::{Context, reference};
+use super::queue::{Priority, Work};
+use super::status::{self, READY, Ready};
+use crate::api::external_secret::StoreKind;
+use crate::api::store::{ClusterSecretStore, SecretStore, SecretStoreSpec, StoreKey, StoreStatus};
+use crate::store::Verdict;
+use crate::target::apply;
+use crate::telemetry::metrics::Kind;
+
+const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
+/// A store that cannot be used for a reason of its own is looked at again this often.
+const NOT_READY_REQUEUE: Duration = Duration::from_secs(30);
+const CAPABILITIES: &str = "ReadWrite";
+
+/// A store as the API server shows it.
+#[derive(Clone, Debug)]
+pub struct KnownStore {
+    /// Its status.
+    pub status: StoreStatus,
+    /// For its events.
+    pub reference: ObjectReference,
+    /// Its own interval between checks.
+    pub requeue: Duration,
+}
+
+/// Takes note of a SecretStore.
+pub fn secret_store_seen(ctx: &Context, store: SecretStore) {
+    let key = secret_store_key(&store);
+    seen(ctx, key, &store, &store.spec, store.status.clone());
+}
+
+/// Takes note of a ClusterSecretStore.
+pub fn cluster_store_seen(ctx: &Context, store: ClusterSecretStore) {
+    let key = cluster_store_key(&store);
+    seen(ctx, key, &store, &store.spec.store, store.status.clone());
+}
+
+/// The key of a SecretStore.
+#[must_use]
+pub fn secret_store_key(store: &SecretStore) -> StoreKey {
+    StoreKey {
+        kind: StoreKind::SecretStore,
+        namespace: store.namespace(),
+        name: store.name_any(),
+    }
+}
+
+/// The key of a ClusterSecretStore.
+#[must_use]
+pub fn cluster_store_key(store: &ClusterSecretStore) -> StoreKey {
+    StoreKey {
+        kind: StoreKind::ClusterSecretStore,
+        namespace: None,
+        name: store.name_any(),
+    }
+}
+
+fn seen<K: Resource<DynamicType = ()>>(
+    ctx: &Context,
+    key: StoreKey,
+    object: &K,
+    spec: &SecretStoreSpec,
+    status: Option<StoreStatus>,
+) {
+    let meta = object.meta();
+    let requeue = spec
+        .refresh_interval(ctx.store_requeue)
+        .unwrap_or(ctx.store_requeue);
+    let known = KnownStore {
+        status: status.unwrap_or_default(),
+        reference: reference(object),
+        requeue,
+    };
+    ctx.known_stores().insert(key.clone(), known);
+    let uid = meta.uid.as_deref().unwrap_or_default();
+    if ctx
+        .stores
+        .observe(&key, uid, meta.generation.unwrap_or_default(), spec)
+    {
+        ctx.references.unfollow(&key);
+        ctx.store_queue.push(&key, Priority::Urgent);
+    }
+}
+
+/// Takes note that a store is gone; its dependents are told.
+pub fn gone(ctx: &Context, key: &StoreKey) {
+    ctx.known_stores().remove(key);
+    ctx.stores.forget(key);
+    ctx.store_queue.forget(key);
+    ctx.references.unfollow(key);
+    ctx.metrics.forget(
+        metrics_kind(key),
+        key.namespace.as_deref().unwrap_or_default(),
+        &key.name,
+    );
+    ctx.queue.wake(key);
+}
+
+/// Checks one store and arranges for the next check.
+pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
+    let key = &work.key;
+    let Some(verdict) = ctx.stores.validate(key, work.priority == Priority::Urgent).await else {
+        return;
+    };
+    let Some(known) = ctx.known_stores().get(key).cloned() else {
+        return;
+    };
+    let ready = condition(&verdict);
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    ctx.metrics
+        .condition(metrics_kind(key), namespace, &key.name, ready.status);
+    // Whoever waits is woken by any news: by Ready to be synced, by anything else to say the new cause.
+    // Before the status is written: nobody should wait for that.
+    let news = is_news(&known.status, &ready);
+    match &verdict {
+        Verdict::NotReady { .. } => ctx.references.follow(ctx, key, ctx.stores.references(key)),
+        Verdict::Ready | Verdict::Outage { .. } => ctx.references.unfollow(key),
+    }
+    if verdict == Verdict::Ready {
+        let woken = ctx.queue.wake(key);
+        ctx.metrics.woken(woken);
+        if woken > 0 {
+            tracing::info!(store = %key, woken, "store is ready; its dependents are synced");
+        }
+    } else if news {
+        ctx.queue.wake(key);
+    }
+    write_status(ctx, key, &known, &ready).await;
+    let pause = match verdict {
+        Verdict::NotReady { .. } => NOT_READY_REQUEUE.min(known.requeue),
+        Verdict::Ready | Verdict::Outage { .. } => known.requeue,
+    };
+    ctx.store_queue
+        .push_at(key, Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)));
+}
+
+fn condition(verdict: &Verdict) -> Ready {
+    match verdict {
+        Verdict::Ready => Ready::yes("Valid", "store validated"),
+        Verdict::Outage { url, down } => Ready::no(
+            down.outage.reason(),
+            format!(
+                "Vault {url} {} (since {}); what depends on it waits, and is synced as soon as Vault is back",
+                down.outage.sentence(),
+                status::whole_seconds(down.since)
+            ),
+        ),
+        Verdict::NotReady { reason, message } => Ready::no(reason, message.clone()),
+    }
+}
+
+fn is_news(old: &StoreStatus, ready: &Ready) -> bool {
+    status::conditions(&old.conditions, ready, Timestamp::now()).is_some()
+}
+
+async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, ready: &Ready) {
+    let mut patch = serde_json::Map::new();
+    if let Some(conditions) = status::conditions(&known.status.conditions, ready, Timestamp::now()) {
+        patch.insert("conditions".into(), json!(conditions));
+    }
+    if known.status.capabilities.as_deref() != Some(CAPABILITIES) {
+        patch.insert("capabilities".into(), json!(CAPABILITIES));
+    }
+    if patch.is_empty() || !ctx.fence.is_open() {
+        return;
+    }
+    let flipped = changed_state(&known.status, ready);
+    let patch = json!({ "status": patch });
+    let client = ctx.client.clone();
+    let written = match (&key.kind, &key.namespace) {
+        (StoreKind::SecretStore, Some(namespace)) => {
+            patch_status(Api::<SecretStore>::namespaced(client, namespace), key, &patch)
+                .await
+                .map(|s| s.status)
+        }
+        _ => patch_status(Api::<ClusterSecretStore>::all(client), key, &patch)
+            .await
+            .map(|s| s.status),
+    };
+    match written {
+        Ok(status) => {
+            if let Some(known) = ctx.known_stores().get_mut(key) {
+                known.status = status.unwrap_or_default();
+            }
+            if flipped {
+                tell(ctx, key, known, ready);
+            }
+        }
+        Err(error) => {
+            tracing::warn!(store = %key, error, "status of the store not written; tried again");
+            ctx.store_queue
+                .push_at(key, Instant::now() + Duration::from_secs(2));
+        }
+    }
+}
+
+async fn patch_status<K>(api: Api<K>, key: &StoreKey, patch: &serde_json::Value) -> Result<K, String>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+    let call = api.patch_status(&key.name, &params, &patch);
+    match tokio::time::timeout(STATUS_TIMEOUT, call).await {
+        Ok(result) => result.map_err(|e| apply::describe(&e)),
+        Err(_) => Err("the API server did not answer in time".into()),
+    }
+}
+
+/// One event per change of state: of the status or its reason, not of the message's details.
+fn changed_state(old: &StoreStatus, ready: &Ready) -> bool {
+    let known = old.conditions.iter().find(|condition| condition.type_ == READY);
+    let status = if ready.status { "True" } else { "False" };
+    known.is_none_or(|known| known.status != status || known.reason.as_deref() != Some(&ready.reason))
+}
+
+fn tell(ctx: &Context, key: &StoreKey, known: &KnownStore, ready: &Ready) {
+    if ready.status {
+        tracing::info!(store = %key, "store is ready");
+    } else {
+        tracing::warn!(store = %key, reason = ready.reason, message = ready.message, "store is not ready");
+    }
+    ctx.recorder.send(
+        known.reference.clone(),
+        !ready.status,
+        &ready.reason,
+        &ready.message,
+    );
+}
+
+fn metrics_kind(key: &StoreKey) -> Kind {
+    match key.kind {
+        StoreKind::SecretStore => Kind::SecretStore,
+        StoreKind::ClusterSecretStore => Kind::ClusterSecretStore,
+    }
+}

@@ -1,0 +1,69 @@
+//! The watches. Each has its own backoff, so that one that fails slows no other down, and hands on
+//! only what was read: kube's `Controller` puts one backoff over all of its triggers.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as start_watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+/// One watch of one kind in one namespace (or in all).
+pub struct Watch<T> {
+    /// For logs.
+    pub what: &'static str,
+    /// Where.
+    pub api: Api<T>,
+    /// Which.
+    pub config: watcher::Config,
+}
+
+impl<T> Watch<T>
+where
+    T: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    T::DynamicType: Default,
+{
+    /// Watches until the process ends. `key` tells objects apart; `known` lists the keys that the
+    /// receiver holds, so that what vanished while the watch was down is handed on as gone; `ready`
+    /// becomes true when the first list is complete.
+    pub async fn run<K: Hash + Eq>(
+        self,
+        ready: watch::Sender<bool>,
+        key: impl Fn(&T) -> K,
+        known: impl Fn() -> Vec<K>,
+        mut present: impl FnMut(T),
+        mut gone: impl FnMut(&K),
+    ) {
+        let what = self.what;
+        let mut stream = start_watcher(self.api, self.config)
+            .default_backoff()
+            .inspect_err(move |error| tracing::warn!(what, %error, "watch interrupted; it goes on by itself"))
+            .boxed();
+        let mut listed: HashSet<K> = HashSet::new();
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => {
+                    listed.insert(key(&object));
+                    present(object);
+                }
+                Ok(Event::InitDone) => {
+                    known()
+                        .iter()
+                        .filter(|key| !listed.contains(*key))
+                        .for_each(&mut gone);
+                    listed = HashSet::new();
+                    ready.send_replace(true);
+                }
+                Ok(Event::Apply(object)) => present(object),
+                Ok(Event::Delete(object)) => gone(&key(&object)),
+                Err(_) => {}
+            }
+        }
+        tracing::error!(what, "watch ended");
+    }
+}

@@ -1,0 +1,272 @@
+//! Which watches there are, and what each event leads to.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch as tokio_watch;
+use tokio::task::JoinSet;
+
+use super::context::Context;
+use super::index::{Change, ObjectKey};
+use super::queue::Priority;
+use super::stores;
+use super::watch::Watch;
+use super::{Settings, outcome};
+use crate::api::external_secret::ExternalSecret;
+use crate::api::store::{ClusterSecretStore, SecretStore};
+use crate::target::names;
+use crate::telemetry::metrics::Kind;
+
+type Loops = JoinSet<&'static str>;
+
+/// Starts all watches. Each receiver becomes true when its first list is complete.
+pub fn start(ctx: &Arc<Context>, settings: &Settings, loops: &mut Loops) -> Vec<tokio_watch::Receiver<bool>> {
+    let mut synced = Vec::new();
+    let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
+        vec![None]
+    } else {
+        settings.namespaces.iter().cloned().map(Some).collect()
+    };
+    for scope in &scopes {
+        synced.push(external_secrets(ctx.clone(), scope.clone(), loops));
+        synced.push(targets(ctx.clone(), scope.clone(), loops));
+        if settings.secret_stores {
+            synced.push(secret_stores(ctx.clone(), scope.clone(), loops));
+        }
+    }
+    if settings.cluster_stores {
+        synced.push(cluster_stores(ctx.clone(), loops));
+        if settings.namespaces.is_empty() {
+            synced.push(namespaces(ctx.clone(), loops));
+        }
+    }
+    synced
+}
+
+fn api<K>(ctx: &Context, scope: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match scope {
+        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
+        None => Api::all(ctx.client.clone()),
+    }
+}
+
+/// A list from the API server's watch cache: consistent enough for a controller, and it does not wait
+/// for etcd.
+fn config() -> watcher::Config {
+    watcher::Config::default().any_semantic()
+}
+
+fn key_of<K: Resource>(object: &K) -> ObjectKey {
+    ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any())
+}
+
+fn external_secrets(
+    ctx: Arc<Context>,
+    scope: Option<String>,
+    loops: &mut Loops,
+) -> tokio_watch::Receiver<bool> {
+    let (ready, synced) = tokio_watch::channel(false);
+    let watch = Watch::<DeserializeGuard<ExternalSecret>> {
+        what: "externalsecrets",
+        api: api(&ctx, scope.as_deref()),
+        config: config(),
+    };
+    let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
+    loops.spawn(async move {
+        let known = || known.index().keys(scope.as_deref());
+        let present = |object: DeserializeGuard<ExternalSecret>| external_secret_seen(&present, object);
+        watch
+            .run(ready, key_of, known, present, |key| {
+                external_secret_gone(&gone, key)
+            })
+            .await;
+        "watch of externalsecrets"
+    });
+    synced
+}
+
+fn external_secret_seen(ctx: &Arc<Context>, object: DeserializeGuard<ExternalSecret>) {
+    match object.0 {
+        Ok(object) => {
+            let (key, change) = ctx.index().apply(object);
+            if change == Change::Wanted {
+                ctx.queue.push(&key, Priority::Urgent);
+            }
+        }
+        Err(invalid) => {
+            let key = ObjectKey::new(
+                invalid.metadata.namespace.as_deref().unwrap_or_default(),
+                invalid.metadata.name.as_deref().unwrap_or_default(),
+            );
+            // Our own status makes an event too: one form is told once.
+            let generation = Some(invalid.metadata.generation.unwrap_or_default());
+            if ctx.memory(&key).malformed == generation {
+                return;
+            }
+            // What it was before must not go on being synced: the owner wants something else now.
+            external_secret_gone(ctx, &key);
+            ctx.remember(&key, |memory| memory.malformed = generation);
+            outcome::tell_malformed(ctx, key, &invalid);
+        }
+    }
+}
+
+fn external_secret_gone(ctx: &Context, key: &ObjectKey) {
+    ctx.index().remove(key);
+    ctx.forget(key);
+    ctx.metrics
+        .forget(Kind::ExternalSecret, &key.namespace, &key.name);
+}
+
+fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
+    let (ready, synced) = tokio_watch::channel(false);
+    let watch = Watch::<PartialObjectMeta<Secret>> {
+        what: "managed secrets",
+        api: api(&ctx, scope.as_deref()),
+        config: config().labels(&format!("{}=true", names::LABEL_MANAGED)),
+    };
+    let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
+    loops.spawn(async move {
+        let known = || known.targets().keys(scope.as_deref());
+        let present = |secret: PartialObjectMeta<Secret>| {
+            let key = key_of(&secret);
+            let foreign = present.targets().observe(&key, &secret.metadata);
+            if foreign {
+                present.wake_writers(&key);
+            }
+        };
+        let gone = |key: &ObjectKey| {
+            gone.targets().remove(key);
+            gone.wake_writers(key);
+        };
+        watch.run(ready, key_of, known, present, gone).await;
+        "watch of managed secrets"
+    });
+    synced
+}
+
+fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
+    let (ready, synced) = tokio_watch::channel(false);
+    let watch = Watch::<DeserializeGuard<SecretStore>> {
+        what: "secretstores",
+        api: api(&ctx, scope.as_deref()),
+        config: config(),
+    };
+    let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
+    loops.spawn(async move {
+        let key = |store: &DeserializeGuard<SecretStore>| crate::api::store::StoreKey {
+            kind: crate::api::external_secret::StoreKind::SecretStore,
+            namespace: store.namespace(),
+            name: store.name_any(),
+        };
+        let known = || {
+            let stores = known.known_stores();
+            let of_scope = |ns: &Option<String>| ns.is_some() && (scope.is_none() || *ns == scope);
+            stores
+                .keys()
+                .filter(|key| of_scope(&key.namespace))
+                .cloned()
+                .collect()
+        };
+        let present = |store: DeserializeGuard<SecretStore>| {
+            if let Some(store) = valid(store.0) {
+                stores::secret_store_seen(&present, store);
+            }
+        };
+        watch
+            .run(ready, key, known, present, |key| stores::gone(&gone, key))
+            .await;
+        "watch of secretstores"
+    });
+    synced
+}
+
+fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
+    let (ready, synced) = tokio_watch::channel(false);
+    let watch = Watch::<DeserializeGuard<ClusterSecretStore>> {
+        what: "clustersecretstores",
+        api: Api::all(ctx.client.clone()),
+        config: config(),
+    };
+    let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
+    loops.spawn(async move {
+        let key = |store: &DeserializeGuard<ClusterSecretStore>| crate::api::store::StoreKey {
+            kind: crate::api::external_secret::StoreKind::ClusterSecretStore,
+            namespace: None,
+            name: store.name_any(),
+        };
+        let known = || {
+            known
+                .known_stores()
+                .keys()
+                .filter(|key| key.namespace.is_none())
+                .cloned()
+                .collect()
+        };
+        let present = |store: DeserializeGuard<ClusterSecretStore>| {
+            if let Some(store) = valid(store.0) {
+                stores::cluster_store_seen(&present, store);
+            }
+        };
+        watch
+            .run(ready, key, known, present, |key| stores::gone(&gone, key))
+            .await;
+        "watch of clustersecretstores"
+    });
+    synced
+}
+
+/// One malformed store must not stop the watch of the others; it is told, and left as it was.
+fn valid<K: Debug + DeserializeOwned>(object: Result<K, InvalidObject>) -> Option<K> {
+    object
+        .inspect_err(|invalid| {
+            let name = invalid.metadata.name.as_deref().unwrap_or_default();
+            let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
+            tracing::warn!(
+                namespace,
+                name,
+                error = invalid.error,
+                "malformed store; correct its manifest"
+            );
+        })
+        .ok()
+}
+
+fn namespaces(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
+    let (ready, synced) = tokio_watch::channel(false);
+    let watch = Watch::<PartialObjectMeta<Namespace>> {
+        what: "namespaces",
+        api: Api::all(ctx.client.clone()),
+        config: config(),
+    };
+    let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
+    loops.spawn(async move {
+        let known = || known.namespaces().keys().cloned().collect();
+        let present = |namespace: PartialObjectMeta<Namespace>| {
+            let labels = namespace.metadata.labels.clone().unwrap_or_default();
+            let old = present.namespaces().insert(namespace.name_any(), labels.clone());
+            if old.as_ref() != Some(&labels) && present.stores.look_at_labels() {
+                for key in present.index().keys(Some(&namespace.name_any())) {
+                    present.queue.push(&key, Priority::Urgent);
+                }
+            }
+        };
+        let gone = |name: &String| drop(gone.namespaces().remove(name));
+        watch
+            .run(ready, |namespace| namespace.name_any(), known, present, gone)
+            .await;
+        "watch of namespaces"
+    });
+    synced
+}

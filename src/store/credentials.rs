@@ -1,0 +1,194 @@
+//! Where logins get what they prove themselves with: Secrets, requested tokens, our own token.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use super::settings::{JwtSource, SecretKey};
+use crate::secret::SecretBytes;
+
+/// Life of a requested token: the shortest that the API server grants; one login uses it once.
+const TOKEN_SECONDS: i64 = 600;
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For whom a session speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Namespace of the ExternalSecret; set only for referent authentication, where it decides.
+    pub referent: Option<String>,
+}
+
+/// A ServiceAccount token, and whose it is for messages.
+pub struct Jwt {
+    /// The token.
+    pub jwt: SecretBytes,
+    /// For example `ServiceAccount security/eso-vault-auth`.
+    pub whose: String,
+}
+
+/// Errors are sentences for the store's condition; they name the object and what to do.
+#[async_trait]
+pub trait Credentials: Send + Sync {
+    /// One key of a Secret.
+    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, String>;
+    /// One key of a ConfigMap.
+    async fn config_map(&self, key: &SecretKey) -> Result<String, String>;
+    /// A ServiceAccount token.
+    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, String>;
+}
+
+/// The credentials of a cluster.
+pub struct ClusterCredentials {
+    client: Client,
+    own_token: PathBuf,
+}
+
+impl ClusterCredentials {
+    /// `own_token` is the file with the operator's own projected token.
+    #[must_use]
+    pub fn new(client: Client, own_token: PathBuf) -> Self {
+        Self { client, own_token }
+    }
+
+    async fn request_token(
+        &self,
+        namespace: &str,
+        name: &str,
+        audiences: &[String],
+    ) -> Result<SecretBytes, String> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                audiences: audiences.to_vec(),
+                expiration_seconds: Some(TOKEN_SECONDS),
+                ..TokenRequestSpec::default()
+            },
+            ..TokenRequest::default()
+        };
+        let answer = timed(api.create_token_request(name, &PostParams::default(), &request))
+            .await
+            .map_err(|e| {
+                e.describe(
+                    &format!("ServiceAccount {namespace}/{name}"),
+                    "create a token for",
+                    "serviceaccounts/token",
+                )
+            })?;
+        let token = answer.status.map(|status| status.token).unwrap_or_default();
+        Ok(SecretBytes::new(token.into_bytes()))
+    }
+}
+
+#[async_trait]
+impl Credentials for ClusterCredentials {
+    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, String> {
+        let namespace = namespace_of(key.namespace.as_deref(), identity)?;
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = timed(api.get(&key.name))
+            .await
+            .map_err(|e| e.describe(&format!("Secret {namespace}/{}", key.name), "read", "secrets"))?;
+        let data = secret.data.unwrap_or_default();
+        data.into_iter()
+            .find(|(name, _)| *name == key.key)
+            .map(|(_, value)| SecretBytes::new(value.0))
+            .ok_or_else(|| {
+                format!(
+                    "cannot find secret data for key: \"{}\" in Secret {namespace}/{}",
+                    key.key, key.name
+                )
+            })
+    }
+
+    async fn config_map(&self, key: &SecretKey) -> Result<String, String> {
+        let namespace = namespace_of(key.namespace.as_deref(), &Identity { referent: None })?;
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let map = timed(api.get(&key.name)).await.map_err(|e| {
+            e.describe(
+                &format!("ConfigMap {namespace}/{}", key.name),
+                "read",
+                "configmaps",
+            )
+        })?;
+        map.data
+            .unwrap_or_default()
+            .remove(&key.key)
+            .ok_or_else(|| format!("ConfigMap {namespace}/{} has no key \"{}\"", key.name, key.key))
+    }
+
+    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, String> {
+        match source {
+            JwtSource::ServiceAccount {
+                namespace,
+                name,
+                audiences,
+            } => {
+                let namespace = namespace_of(namespace.as_deref(), identity)?;
+                let jwt = self.request_token(namespace, name, audiences).await?;
+                Ok(Jwt {
+                    jwt,
+                    whose: format!("ServiceAccount {namespace}/{name}"),
+                })
+            }
+            JwtSource::Secret(key) => {
+                let jwt = self.secret(key, identity).await?;
+                Ok(Jwt {
+                    jwt,
+                    whose: format!("the token in Secret {}", key.name),
+                })
+            }
+            JwtSource::Own => {
+                let path = self.own_token.display();
+                let bytes = tokio::fs::read(&self.own_token).await.map_err(|e| {
+                    format!("cannot read the operator's own ServiceAccount token at {path}: {e}")
+                })?;
+                Ok(Jwt {
+                    jwt: SecretBytes::new(bytes),
+                    whose: "the operator's own ServiceAccount".into(),
+                })
+            }
+        }
+    }
+}
+
+fn namespace_of<'a>(given: Option<&'a str>, identity: &'a Identity) -> Result<&'a str, String> {
+    given.or(identity.referent.as_deref()).ok_or_else(|| {
+        "the store names no namespace for its credentials, so they belong to the namespace of each ExternalSecret".into()
+    })
+}
+
+/// A call to the API server that failed.
+enum ApiError {
+    Timeout,
+    Kube(Box<kube::Error>),
+}
+
+impl ApiError {
+    fn describe(&self, object: &str, verb: &str, resource: &str) -> String {
+        match self {
+            Self::Timeout => format!("cannot {verb} {object}: the API server did not answer in time"),
+            Self::Kube(error) => match error.as_ref() {
+                kube::Error::Api(status) if status.code == 404 => {
+                    format!("cannot {verb} {object}: it does not exist; create it, or correct the store")
+                }
+                kube::Error::Api(status) if status.code == 403 => format!(
+                    "cannot {verb} {object}: the operator may not; allow its ServiceAccount {resource} there (chart \
+                     values rbac.*)"
+                ),
+                kube::Error::Api(status) => format!("cannot {verb} {object}: {}", status.message),
+                _ => format!("cannot {verb} {object}: the API server cannot be reached"),
+            },
+        }
+    }
+}
+
+async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(result) => result.map_err(|e| ApiError::Kube(Box::new(e))),
+        Err(_) => Err(ApiError::Timeout),
+    }
+}

@@ -1,0 +1,496 @@
+//! Living stores: what the controller asks, and what it is told.
+
+pub mod conditions;
+pub mod connection;
+pub mod credentials;
+pub mod session;
+pub mod settings;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::conditions::NamespaceRules;
+use self::connection::{Connection, Down, Health};
+use self::credentials::{Credentials, Identity};
+use self::session::{LoginChanged, ReadError, Session};
+use self::settings::{Ca, Reference, Served, Settings};
+use crate::api::store::{SecretStoreSpec, StoreKey};
+use crate::telemetry::metrics::Metrics;
+use crate::vault::error::VaultError;
+use crate::vault::kv::KvAnswer;
+use crate::vault::transport::Server;
+
+/// Identities that one store may have at once: one per namespace with referent authentication.
+const SESSIONS_MAX: usize = 10_000;
+
+/// Whether a store can be used, as its condition says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It can.
+    Ready,
+    /// Its server is out of service; nobody needs to change anything in the cluster.
+    Outage {
+        /// The server.
+        url: String,
+        /// What is wrong, and since when.
+        down: Down,
+    },
+    /// Something must be changed: the reason and the message of the condition.
+    NotReady {
+        /// One word.
+        reason: &'static str,
+        /// What is wrong, where, and what to do.
+        message: String,
+    },
+}
+
+/// What an ExternalSecret finds when it turns to a store.
+pub enum Gate {
+    /// There is no such store.
+    Missing,
+    /// Another class of operator looks after it.
+    OtherClass,
+    /// It may not be used from this namespace.
+    Forbidden,
+    /// It is known, and its first check is under way.
+    Pending,
+    /// It cannot be used now.
+    Closed(Verdict),
+    /// It can be used.
+    Open(Arc<Store>),
+}
+
+/// One Vault store.
+pub struct Store {
+    key: StoreKey,
+    generation: i64,
+    settings: Arc<Settings>,
+    rules: NamespaceRules,
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    connection: Option<Arc<Connection>>,
+    sessions: HashMap<Identity, Arc<Session>>,
+    verdict: Option<Verdict>,
+}
+
+enum Entry {
+    OtherClass,
+    Invalid {
+        uid: String,
+        generation: i64,
+        message: String,
+    },
+    Served {
+        uid: String,
+        store: Arc<Store>,
+    },
+}
+
+/// All stores of a cluster.
+pub struct Stores {
+    class: String,
+    in_flight: usize,
+    credentials: Arc<dyn Credentials>,
+    metrics: Arc<Metrics>,
+    entries: Mutex<HashMap<StoreKey, Entry>>,
+    connections: Mutex<HashMap<Server, Weak<Connection>>>,
+    sessions: AtomicU64,
+    logins: mpsc::UnboundedSender<LoginChanged>,
+    changes: mpsc::UnboundedSender<StoreKey>,
+}
+
+impl Stores {
+    /// No stores yet. The receiver gets the key of each store whose health or login changed, to be
+    /// validated again.
+    #[must_use]
+    pub fn new(
+        class: String,
+        in_flight: usize,
+        credentials: Arc<dyn Credentials>,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<StoreKey>) {
+        let (changes, receiver) = mpsc::unbounded_channel();
+        let (logins, mut login_changes) = mpsc::unbounded_channel::<LoginChanged>();
+        let stores = Arc::new(Self {
+            class,
+            in_flight,
+            credentials,
+            metrics,
+            entries: Mutex::default(),
+            connections: Mutex::default(),
+            sessions: AtomicU64::new(1),
+            logins,
+            changes,
+        });
+        let weak = Arc::downgrade(&stores);
+        tokio::spawn(async move {
+            while let Some(change) = login_changes.recv().await {
+                let Some(stores) = weak.upgrade() else { return };
+                stores.tell(|store| store.has_session(change.session));
+            }
+        });
+        (stores, receiver)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<StoreKey, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, concerns: impl Fn(&Store) -> bool) {
+        for entry in self.entries().values() {
+            if let Entry::Served { store, .. } = entry {
+                if concerns(store) {
+                    let _ = self.changes.send(store.key.clone());
+                }
+            }
+        }
+    }
+
+    /// Takes note of a store as the watch shows it. Says whether it has to be validated.
+    pub fn observe(&self, key: &StoreKey, uid: &str, generation: i64, spec: &SecretStoreSpec) -> bool {
+        let mut entries = self.entries();
+        let same = match entries.get(key) {
+            Some(Entry::Served { uid: known, store }) => known == uid && store.generation == generation,
+            Some(Entry::Invalid {
+                uid: known,
+                generation: old,
+                ..
+            }) => known == uid && *old == generation,
+            _ => false,
+        };
+        if same {
+            return false;
+        }
+        let entry = self.resolve(key, uid, generation, spec);
+        let old = entries.insert(key.clone(), entry);
+        drop(entries);
+        Self::close_later(old);
+        true
+    }
+
+    fn resolve(&self, key: &StoreKey, uid: &str, generation: i64, spec: &SecretStoreSpec) -> Entry {
+        let invalid = |message: String| Entry::Invalid {
+            uid: uid.into(),
+            generation,
+            message,
+        };
+        match settings::resolve(key, spec, &self.class) {
+            Ok(Served::OtherClass) => Entry::OtherClass,
+            Ok(Served::Vault(settings)) => match NamespaceRules::compile(&spec.conditions) {
+                Ok(rules) => Entry::Served {
+                    uid: uid.into(),
+                    store: Arc::new(Store {
+                        key: key.clone(),
+                        generation,
+                        settings: Arc::new(*settings),
+                        rules,
+                        live: Mutex::default(),
+                    }),
+                },
+                Err(message) => invalid(message),
+            },
+            Err(problem) => invalid(problem.to_string()),
+        }
+    }
+
+    /// Takes note that a store is gone; its tokens are revoked.
+    pub fn forget(&self, key: &StoreKey) {
+        let old = self.entries().remove(key);
+        Self::close_later(old);
+    }
+
+    /// Tokens of a store that is gone or changed end at once (promise 4), without making anybody wait.
+    fn close_later(entry: Option<Entry>) {
+        if let Some(Entry::Served { store, .. }) = entry {
+            let sessions = store.sessions();
+            tokio::spawn(async move {
+                for session in sessions {
+                    session.close().await;
+                }
+            });
+        }
+    }
+
+    /// Checks a store: its server's health, and a login. `None` if it is not ours to judge.
+    /// `afresh` forgets a refused login first, because something it depends on changed.
+    pub async fn validate(self: &Arc<Self>, key: &StoreKey, afresh: bool) -> Option<Verdict> {
+        let store = match self.entries().get(key)? {
+            Entry::OtherClass => return None,
+            Entry::Invalid { message, .. } => {
+                return Some(Verdict::NotReady {
+                    reason: "InvalidProviderConfig",
+                    message: message.clone(),
+                });
+            }
+            Entry::Served { store, .. } => store.clone(),
+        };
+        let verdict = self.judge(&store, afresh).await;
+        store.live().verdict = Some(verdict.clone());
+        Some(verdict)
+    }
+
+    async fn judge(self: &Arc<Self>, store: &Arc<Store>, afresh: bool) -> Verdict {
+        let invalid = |message: String| Verdict::NotReady {
+            reason: "InvalidProviderConfig",
+            message,
+        };
+        let connection = match self.connect(store).await {
+            Ok(connection) => connection,
+            Err(message) => return invalid(message),
+        };
+        let url = connection.url().to_string();
+        if let Err(down) = connection.validate().await {
+            return Verdict::Outage { url, down };
+        }
+        if store.settings.is_referent() {
+            return Verdict::Ready;
+        }
+        let session = match self.session(store, Identity { referent: None }) {
+            Ok(session) => session,
+            Err(error) => return invalid(error),
+        };
+        if afresh {
+            session.forget_refusal().await;
+        }
+        match session.log_in().await {
+            Ok(()) => Verdict::Ready,
+            Err(ReadError::Outage(down)) => Verdict::Outage { url, down },
+            Err(ReadError::Login(message) | ReadError::Denied(message)) => Verdict::NotReady {
+                reason: "VaultDenied",
+                message,
+            },
+            Err(ReadError::Vault(error @ VaultError::RateLimited { .. })) => Verdict::NotReady {
+                reason: "VaultRateLimited",
+                message: format!("{error}; it is asked again as it says"),
+            },
+            Err(ReadError::Vault(error)) => invalid(error.to_string()),
+        }
+    }
+
+    /// The connection of a store; made anew when its certificates changed.
+    async fn connect(self: &Arc<Self>, store: &Store) -> Result<Arc<Connection>, String> {
+        let settings = &store.settings;
+        let none = Identity { referent: None };
+        let ca_pem = match &settings.ca {
+            Ca::System => None,
+            Ca::Pem(pem) => Some(pem.clone()),
+            Ca::Secret(key) => Some(self.credentials.secret(key, &none).await?.expose().to_vec()),
+            Ca::ConfigMap(key) => Some(self.credentials.config_map(key).await?.into_bytes()),
+        };
+        let server = Server {
+            url: settings.url.clone(),
+            namespace: settings.namespace.clone(),
+            headers: settings.headers.clone(),
+            ca_pem,
+        };
+        let connection = self.shared_connection(server).map_err(|e| e.to_string())?;
+        let mut live = store.live();
+        if live
+            .connection
+            .as_ref()
+            .is_none_or(|old| !Arc::ptr_eq(old, &connection))
+        {
+            live.sessions.clear();
+            live.connection = Some(connection.clone());
+        }
+        Ok(connection)
+    }
+
+    fn shared_connection(self: &Arc<Self>, server: Server) -> Result<Arc<Connection>, VaultError> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|_, weak| weak.strong_count() > 0);
+        if let Some(connection) = connections.get(&server).and_then(Weak::upgrade) {
+            return Ok(connection);
+        }
+        let connection = Connection::new(server.clone(), self.in_flight, self.metrics.clone())?;
+        connections.insert(server, Arc::downgrade(&connection));
+        tokio::spawn(Connection::watch_over(Arc::downgrade(&connection)));
+        let (stores, weak) = (Arc::downgrade(self), Arc::downgrade(&connection));
+        let mut health = connection.subscribe();
+        tokio::spawn(async move {
+            while health.changed().await.is_ok() {
+                let Some(stores) = stores.upgrade() else { return };
+                stores.tell(|store| store.uses(&weak));
+            }
+        });
+        Ok(connection)
+    }
+
+    /// What an ExternalSecret of this namespace finds. `labels` are those of the namespace.
+    #[must_use]
+    pub fn gate(&self, key: &StoreKey, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> Gate {
+        match self.entries().get(key) {
+            None => Gate::Missing,
+            Some(Entry::OtherClass) => Gate::OtherClass,
+            Some(Entry::Invalid { message, .. }) => Gate::Closed(Verdict::NotReady {
+                reason: "InvalidProviderConfig",
+                message: message.clone(),
+            }),
+            Some(Entry::Served { store, .. }) if !store.rules.allow(namespace, labels) => Gate::Forbidden,
+            Some(Entry::Served { store, .. }) => store.gate(),
+        }
+    }
+
+    /// Whether labels of namespaces decide about any store.
+    #[must_use]
+    pub fn look_at_labels(&self) -> bool {
+        self.entries()
+            .values()
+            .any(|entry| matches!(entry, Entry::Served { store, .. } if store.rules.look_at_labels()))
+    }
+
+    /// What a store depends on, in the cluster.
+    #[must_use]
+    pub fn references(&self, key: &StoreKey) -> Vec<Reference> {
+        match self.entries().get(key) {
+            Some(Entry::Served { store, .. }) => store.settings.references(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Reads a key of a store for an ExternalSecret of a namespace.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn read(
+        &self,
+        store: &Arc<Store>,
+        namespace: &str,
+        key: &str,
+        version: Option<u64>,
+    ) -> Result<KvAnswer, ReadError> {
+        let path = store.settings.kv.locate(key).map_err(ReadError::Vault)?;
+        let referent = store.settings.is_referent().then(|| namespace.to_string());
+        let session = self
+            .session(store, Identity { referent })
+            .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
+        session.read(path, version).await
+    }
+
+    fn session(&self, store: &Arc<Store>, identity: Identity) -> Result<Arc<Session>, String> {
+        let mut live = store.live();
+        if let Some(session) = live.sessions.get(&identity) {
+            return Ok(session.clone());
+        }
+        let connection = live
+            .connection
+            .clone()
+            .ok_or("the store has not been checked yet")?;
+        if live.sessions.len() >= SESSIONS_MAX {
+            return Err(format!(
+                "{} serves too many namespaces at once (at most {SESSIONS_MAX})",
+                store.key
+            ));
+        }
+        let session = Session::new(
+            self.sessions.fetch_add(1, Ordering::Relaxed),
+            connection,
+            store.settings.clone(),
+            identity.clone(),
+            self.credentials.clone(),
+            self.logins.clone(),
+        );
+        live.sessions.insert(identity, session.clone());
+        Ok(session)
+    }
+
+    fn sessions(&self) -> Vec<Arc<Session>> {
+        let entries = self.entries();
+        let served = entries.values().filter_map(|entry| match entry {
+            Entry::Served { store, .. } => Some(store.sessions()),
+            _ => None,
+        });
+        served.flatten().collect()
+    }
+
+    /// Renews every token that has lived two thirds of its life, and tries refused logins again when
+    /// their time has come. Call it about once a second.
+    pub async fn keep_sessions(&self) {
+        for session in self.sessions() {
+            if session
+                .renewal_due()
+                .await
+                .is_some_and(|due| due <= Instant::now())
+            {
+                if let Err(error) = session.renew().await {
+                    tracing::debug!(?error, "token not renewed; the next read logs in");
+                }
+            }
+            if session.refusal_over().await {
+                // Success is told through the same channel as any change of a login.
+                let _ = session.log_in().await;
+            }
+        }
+    }
+
+    /// Revokes every token that a login of ours obtained. For shutdown.
+    pub async fn close(&self) {
+        futures::future::join_all(self.sessions().iter().map(|session| session.close())).await;
+    }
+}
+
+impl Store {
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its kind, namespace and name.
+    #[must_use]
+    pub fn key(&self) -> &StoreKey {
+        &self.key
+    }
+
+    /// Whether its server is in service at this moment.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.live()
+            .connection
+            .as_ref()
+            .is_some_and(|connection| connection.health() == Health::Up)
+    }
+
+    /// Base URL of its server.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.settings.url
+    }
+
+    fn gate(self: &Arc<Self>) -> Gate {
+        let live = self.live();
+        let connection = live
+            .connection
+            .as_ref()
+            .map(|connection| (connection.url(), connection.health()));
+        match (connection, &live.verdict) {
+            (Some((url, Health::Down(down))), Some(_)) => Gate::Closed(Verdict::Outage {
+                url: url.into(),
+                down,
+            }),
+            (_, None | Some(Verdict::Outage { .. })) => Gate::Pending,
+            (_, Some(Verdict::Ready)) => Gate::Open(self.clone()),
+            (_, Some(closed)) => Gate::Closed(closed.clone()),
+        }
+    }
+
+    fn uses(&self, connection: &Weak<Connection>) -> bool {
+        self.live()
+            .connection
+            .as_ref()
+            .is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), connection.as_ptr()))
+    }
+
+    fn has_session(&self, id: u64) -> bool {
+        self.live().sessions.values().any(|session| session.id() == id)
+    }
+
+    fn sessions(&self) -> Vec<Arc<Session>> {
+        self.live().sessions.values().cloned().collect()
+    }
+}

@@ -1,0 +1,247 @@
+//! The writes: what [`plan`](super::plan) decided, done against the API server.
+//!
+//! Secrets are written with ESO's own field manager and by Update, not by server-side apply: then a
+//! Secret that ESO wrote carries one entry of managedFields for both operators, and keys that are no
+//! longer wanted are found and removed whoever wrote them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+
+use super::fence::Fence;
+use super::hash::DataHasher;
+use super::names;
+use super::plan::{self, Action, Outcome, TargetError};
+use crate::api::external_secret::ExternalSecret;
+use crate::sync::assemble::Assembled;
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Rounds of reading and writing when somebody else writes the same Secret at the same time.
+const ROUNDS: usize = 4;
+
+/// Why a Secret was not written.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ApplyError {
+    /// It cannot be written as wished.
+    #[error("{0}")]
+    Target(TargetError),
+    /// The API server refused it; the text says why.
+    #[error("{0}")]
+    Refused(String),
+    /// The API server did not answer, or is not in a state to.
+    #[error("{0}")]
+    Unreachable(String),
+    /// This replica may not write any more.
+    #[error("this replica does not lead")]
+    NotLeading,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// What the Ready condition says.
+    pub outcome: Outcome,
+    /// The Secret as it is now, if it was written or read.
+    pub secret: Option<Secret>,
+    /// Whether anything was written.
+    pub wrote: bool,
+    /// Whether it is new.
+    pub created: bool,
+    /// Whether it was deleted.
+    pub deleted: bool,
+    /// Name of the Secret for `status.binding`.
+    pub binding: Option<String>,
+}
+
+/// A sentence about an error of the API server. Bodies of answers stay out of it.
+#[must_use]
+pub fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("the API server answered {}: {}", status.code, status.message),
+        _ => "the API server cannot be reached".into(),
+    }
+}
+
+/// Reads a Secret.
+///
+/// # Errors
+/// If the API server did not answer.
+pub async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, ApplyError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    timed(api.get_opt(name)).await
+}
+
+/// Brings the target into the form that the object wishes.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn apply(
+    client: &Client,
+    fence: &Arc<Fence>,
+    hasher: &DataHasher,
+    object: &ExternalSecret,
+    assembled: &Assembled,
+    mut existing: Option<Secret>,
+) -> Result<Applied, ApplyError> {
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let params = PostParams {
+        field_manager: Some(names::field_manager(&object.name_any())),
+        ..PostParams::default()
+    };
+    for _ in 0..ROUNDS {
+        let planned = plan::plan(object, existing.as_ref(), assembled, hasher).map_err(ApplyError::Target)?;
+        if !matches!(planned.action, Action::Nothing) && !fence.is_open() {
+            return Err(ApplyError::NotLeading);
+        }
+        let binding = planned.binding.clone();
+        let applied = |secret: Option<Secret>, wrote: bool, created: bool, deleted: bool| Applied {
+            outcome: planned.outcome,
+            binding: binding.clone(),
+            secret,
+            wrote,
+            created,
+            deleted,
+        };
+        match planned.action {
+            Action::Nothing => return Ok(applied(existing.filter(|_| planned.manages), false, false, false)),
+            Action::Create(secret) => match write(api.create(&params, &secret)).await? {
+                Some(secret) => return Ok(applied(Some(secret), true, true, false)),
+                None => existing = timed(api.get_opt(&object.target_name())).await?,
+            },
+            Action::Update(secret) => {
+                match write(api.replace(&object.target_name(), &params, &secret)).await? {
+                    Some(secret) => return Ok(applied(Some(secret), true, false, false)),
+                    None => existing = timed(api.get_opt(&object.target_name())).await?,
+                }
+            }
+            Action::Delete {
+                uid,
+                resource_version,
+            } => {
+                delete(
+                    client,
+                    fence,
+                    &namespace,
+                    &object.target_name(),
+                    &uid,
+                    &resource_version,
+                )
+                .await?;
+                return Ok(applied(None, true, false, true));
+            }
+        }
+    }
+    Err(ApplyError::Unreachable(format!(
+        "Secret {namespace}/{} is being changed by somebody else all the time",
+        object.target_name()
+    )))
+}
+
+/// Deletes a Secret, if it is still the one that was looked at.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn delete(
+    client: &Client,
+    fence: &Arc<Fence>,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    resource_version: &str,
+) -> Result<(), ApplyError> {
+    if !fence.is_open() {
+        return Err(ApplyError::NotLeading);
+    }
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.into()),
+            resource_version: Some(resource_version.into()),
+        }),
+        ..DeleteParams::default()
+    };
+    match tokio::time::timeout(TIMEOUT, api.delete(name, &params)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(ApplyError::Unreachable(format!(
+            "Secret {namespace}/{name} changed while it was to be deleted"
+        ))),
+        other => settle(other.map(|result| result.map(|_| ()))),
+    }
+}
+
+/// Removes ESO's finalizer from an ExternalSecret that is being deleted. We set none ourselves: owned
+/// Secrets go by garbage collection, and a third write per object would serve nothing.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn remove_finalizer(
+    client: &Client,
+    fence: &Arc<Fence>,
+    object: &ExternalSecret,
+) -> Result<(), ApplyError> {
+    let finalizers = object.finalizers();
+    if !finalizers.iter().any(|finalizer| finalizer == names::FINALIZER) {
+        return Ok(());
+    }
+    if !fence.is_open() {
+        return Err(ApplyError::NotLeading);
+    }
+    let kept: Vec<&String> = finalizers
+        .iter()
+        .filter(|finalizer| *finalizer != names::FINALIZER)
+        .collect();
+    // With the resourceVersion: a finalizer that somebody adds meanwhile must not be lost.
+    let patch = json!({"metadata": {"finalizers": kept, "resourceVersion": object.resource_version()}});
+    let api: Api<ExternalSecret> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let (name, params, patch) = (object.name_any(), PatchParams::default(), Patch::Merge(&patch));
+    match tokio::time::timeout(TIMEOUT, api.patch(&name, &params, &patch)).await {
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+        other => settle(other.map(|result| result.map(|_| ()))),
+    }
+}
+
+/// `None` means that the Secret was changed, made or deleted by somebody else meanwhile. Also a create
+/// that the client library repeated by itself ends here, and finds its own Secret.
+async fn write(
+    call: impl Future<Output = Result<Secret, kube::Error>>,
+) -> Result<Option<Secret>, ApplyError> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(Err(kube::Error::Api(status)))
+            if status.code == 409 || (status.code == 404 && status.is_not_found()) =>
+        {
+            if status.reason == "NotFound" && status.message.contains("namespaces") {
+                return Err(ApplyError::Refused(status.message.clone()));
+            }
+            Ok(None)
+        }
+        other => settle(other).map(Some),
+    }
+}
+
+async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApplyError> {
+    settle(tokio::time::timeout(TIMEOUT, call).await)
+}
+
+fn settle<T>(result: Result<Result<T, kube::Error>, tokio::time::error::Elapsed>) -> Result<T, ApplyError> {
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
+            // Validation errors of the API server quote the offending field; a Secret's data is not
+            // among what it quotes, but its keys are.
+            Err(ApplyError::Refused(format!(
+                "the API server answered {}: {}",
+                status.code, status.message
+            )))
+        }
+        Ok(Err(error)) => Err(ApplyError::Unreachable(describe(&error))),
+        Err(_) => Err(ApplyError::Unreachable(
+            "the API server did not answer in time".into(),
+        )),
+    }
+}

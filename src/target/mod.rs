@@ -1,0 +1,7 @@
+//! What is written to Kubernetes: decided by pure functions, done by a thin shell.
+
+pub mod apply;
+pub mod fence;
+pub mod hash;
+pub mod names;
+pub mod plan;

@@ -1,0 +1,417 @@
+//! What has to be written, decided without I/O: ownership, policies, stale keys, refusal of foreign objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference};
+use kube::{Resource, ResourceExt as _};
+
+use super::hash::DataHasher;
+use super::names;
+use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
+use crate::sync::assemble::Assembled;
+
+/// The API server's limit for the data of a Secret.
+const DATA_MAX: usize = 1 << 20;
+/// Types whose Secrets are never ours to write, whatever the policy: they give rights or hold releases.
+const FORBIDDEN_TYPES: &[&str] = &[
+    "kubernetes.io/service-account-token",
+    "bootstrap.kubernetes.io/token",
+    "helm.sh/release.v1",
+];
+
+/// What has to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Nothing.
+    Nothing,
+    /// Make this Secret.
+    Create(Box<Secret>),
+    /// Replace it by this one, if it is still what was looked at.
+    Update(Box<Secret>),
+    /// Delete it, if it is still this one.
+    Delete {
+        /// Its UID.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
+}
+
+/// What the Ready condition says of a success: ESO's reasons and messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target holds what it must.
+    Synced,
+    /// There was nothing to write, and the policy keeps what is there.
+    Retained,
+    /// There was nothing to write, and the policy deletes.
+    Deleted,
+    /// The target is not there, and the policy does not make it.
+    Missing,
+}
+
+impl Outcome {
+    /// One word.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Synced | Self::Retained => "SecretSynced",
+            Self::Deleted => "SecretDeleted",
+            Self::Missing => "SecretMissing",
+        }
+    }
+
+    /// A sentence.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Synced => "secret synced",
+            Self::Retained => "secret retained due to DeletionPolicy=Retain",
+            Self::Deleted => "secret deleted due to DeletionPolicy=Delete",
+            Self::Missing => "secret will not be created due to CreationPolicy=Merge",
+        }
+    }
+}
+
+/// What was decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// What has to be done.
+    pub action: Action,
+    /// What is said of it.
+    pub outcome: Outcome,
+    /// Name for `status.binding`, if a Secret is written or kept.
+    pub binding: Option<String>,
+    /// Whether the Secret that was looked at is one that holds what it must.
+    pub manages: bool,
+}
+
+/// Why the target cannot be written. Begins with ESO's message, then the cause and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// Another ExternalSecret controls it.
+    #[error(
+        "target is owned by another ExternalSecret: Secret {0} is controlled by ExternalSecret {1}; choose another spec.target.name"
+    )]
+    OwnedByAnother(String, String),
+    /// Another controller controls it.
+    #[error(
+        "failed to take ownership of target secret: Secret {0} is controlled by {1} {2}; choose another spec.target.name, or creationPolicy Merge"
+    )]
+    Foreign(String, String, String),
+    /// Its type gives rights or holds somebody's state.
+    #[error(
+        "could not update secret: Secret {0} has type {1}, which is never written; choose another spec.target.name"
+    )]
+    ForbiddenType(String, String),
+    /// It is immutable and differs.
+    #[error(
+        "could not update secret, target is immutable: Secret {0} would have to change; delete it to have it made anew"
+    )]
+    Immutable(String),
+    /// More data than a Secret holds.
+    #[error(
+        "could not update secret: the data of Secret {0} would be {1} bytes, and a Secret holds at most 1048576; take fewer keys"
+    )]
+    TooLarge(String, usize),
+    /// `deletionPolicy: Delete` on a Secret that is not ours.
+    #[error(
+        "could not delete secret: Secret {0} is not controlled by this ExternalSecret; delete it by hand, or set deletionPolicy: Retain"
+    )]
+    NotOursToDelete(String),
+}
+
+/// Decides.
+///
+/// # Errors
+/// If the target must not or cannot be written.
+pub fn plan(
+    owner: &ExternalSecret,
+    existing: Option<&Secret>,
+    assembled: &Assembled,
+    hasher: &DataHasher,
+) -> Result<Planned, TargetError> {
+    let policy = owner.spec.creation_policy();
+    let nothing = |outcome, binding, manages| {
+        Ok(Planned {
+            action: Action::Nothing,
+            outcome,
+            binding,
+            manages,
+        })
+    };
+    if assembled.data.is_empty() {
+        match owner.spec.deletion_policy() {
+            DeletionPolicy::Retain => return nothing(Outcome::Retained, None, false),
+            DeletionPolicy::Delete => return delete(owner, existing),
+            DeletionPolicy::Merge => {}
+        }
+    }
+    if policy == CreationPolicy::None {
+        return nothing(Outcome::Synced, None, false);
+    }
+    let binding = Some(owner.target_name());
+    let Some(existing) = existing else {
+        if policy == CreationPolicy::Merge {
+            return nothing(Outcome::Missing, None, false);
+        }
+        let wanted = shape(owner, None, assembled, hasher)?;
+        return Ok(Planned {
+            action: Action::Create(Box::new(wanted)),
+            outcome: Outcome::Synced,
+            binding,
+            manages: true,
+        });
+    };
+    refuse_foreign(owner, existing)?;
+    let mut wanted = shape(owner, Some(existing), assembled, hasher)?;
+    if existing.immutable == Some(true) {
+        let differs = wanted.data != existing.data;
+        if differs && !owner.spec.is_immutable() {
+            return Err(TargetError::Immutable(name_of(owner)));
+        }
+        // What is frozen stays; labels and annotations may follow.
+        wanted.data = existing.data.clone();
+        seal(&mut wanted, hasher);
+    }
+    let action = if wanted == *existing {
+        Action::Nothing
+    } else {
+        Action::Update(Box::new(wanted))
+    };
+    Ok(Planned {
+        action,
+        outcome: Outcome::Synced,
+        binding,
+        manages: true,
+    })
+}
+
+fn name_of(owner: &ExternalSecret) -> String {
+    format!(
+        "{}/{}",
+        owner.namespace().unwrap_or_default(),
+        owner.target_name()
+    )
+}
+
+fn controller(secret: &Secret) -> Option<&OwnerReference> {
+    secret
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true))
+}
+
+/// Name and kind count, the UID does not: an ExternalSecret that was made anew finds its Secret again.
+fn is_ours(owner: &ExternalSecret, reference: &OwnerReference) -> bool {
+    reference.kind == "ExternalSecret" && is_eso_group(reference) && reference.name == owner.name_any()
+}
+
+fn is_eso_group(reference: &OwnerReference) -> bool {
+    reference.api_version.split('/').next() == Some("external-secrets.io")
+}
+
+/// Stops one tenant from having us overwrite what another, or Kubernetes itself, relies on.
+fn refuse_foreign(owner: &ExternalSecret, existing: &Secret) -> Result<(), TargetError> {
+    if let Some(type_) = existing
+        .type_
+        .as_deref()
+        .filter(|type_| FORBIDDEN_TYPES.contains(type_))
+    {
+        return Err(TargetError::ForbiddenType(name_of(owner), type_.into()));
+    }
+    let Some(reference) = controller(existing).filter(|reference| !is_ours(owner, reference)) else {
+        return Ok(());
+    };
+    if reference.kind == "ExternalSecret" && is_eso_group(reference) {
+        return Err(TargetError::OwnedByAnother(
+            name_of(owner),
+            reference.name.clone(),
+        ));
+    }
+    if owner.spec.creation_policy() == CreationPolicy::Owner {
+        let (kind, name) = (reference.kind.clone(), reference.name.clone());
+        return Err(TargetError::Foreign(name_of(owner), kind, name));
+    }
+    Ok(())
+}
+
+fn delete(owner: &ExternalSecret, existing: Option<&Secret>) -> Result<Planned, TargetError> {
+    let planned = |action| Planned {
+        action,
+        outcome: Outcome::Deleted,
+        binding: None,
+        manages: false,
+    };
+    let Some(existing) = existing else {
+        return Ok(planned(Action::Nothing));
+    };
+    let ours = controller(existing).is_some_and(|reference| {
+        is_ours(owner, reference) && Some(&reference.uid) == owner.metadata.uid.as_ref()
+    });
+    if !ours {
+        return Err(TargetError::NotOursToDelete(name_of(owner)));
+    }
+    Ok(planned(Action::Delete {
+        uid: existing.uid().unwrap_or_default(),
+        resource_version: existing.resource_version().unwrap_or_default(),
+    }))
+}
+
+/// The Secret as it must be.
+fn shape(
+    owner: &ExternalSecret,
+    existing: Option<&Secret>,
+    assembled: &Assembled,
+    hasher: &DataHasher,
+) -> Result<Secret, TargetError> {
+    let policy = owner.spec.creation_policy();
+    let mut wanted = existing.cloned().unwrap_or_default();
+    let meta = &mut wanted.metadata;
+    meta.name = Some(owner.target_name());
+    meta.namespace = owner.namespace();
+    let stale = Stale::find(
+        meta.managed_fields.as_deref().unwrap_or_default(),
+        &owner.name_any(),
+    );
+    let mut labels = meta.labels.take().unwrap_or_default();
+    let mut annotations = meta.annotations.take().unwrap_or_default();
+    labels.retain(|key, _| !stale.labels.contains(key));
+    annotations.retain(|key, _| !stale.annotations.contains(key));
+    if owner
+        .spec
+        .target
+        .as_ref()
+        .is_none_or(|target| target.template.is_none())
+    {
+        labels.extend(owner.labels().clone());
+        // ESO copies kubectl's copy of the manifest too, which helps nobody and misleads GitOps tools.
+        let own = owner
+            .annotations()
+            .iter()
+            .filter(|(key, _)| *key != names::ANNOTATION_LAST_APPLIED);
+        annotations.extend(own.map(|(key, value)| (key.clone(), value.clone())));
+    }
+    labels.insert(names::LABEL_MANAGED.into(), "true".into());
+    labels.remove(names::LABEL_CREATED_BY);
+    let mut owners = meta.owner_references.take().unwrap_or_default();
+    owners.retain(|reference| !is_ours(owner, reference));
+    if policy == CreationPolicy::Owner {
+        let namespace = owner.namespace().unwrap_or_default();
+        labels.insert(
+            names::LABEL_CREATED_BY.into(),
+            names::created_by(&namespace, &owner.name_any()),
+        );
+        owners.extend(owner.controller_owner_ref(&()));
+        owners
+            .iter_mut()
+            .filter(|reference| is_ours(owner, reference))
+            .for_each(|reference| {
+                reference.block_owner_deletion = Some(true);
+            });
+    }
+    meta.owner_references = (!owners.is_empty()).then_some(owners);
+    meta.labels = Some(labels);
+    meta.annotations = Some(annotations);
+    wanted.data = Some(merge_data(policy, existing, &stale, assembled));
+    wanted.string_data = None;
+    if existing.is_none() {
+        wanted.type_ = Some("Opaque".into());
+    }
+    if owner.spec.is_immutable() {
+        wanted.immutable = Some(true);
+    }
+    let data = wanted.data.iter().flatten();
+    let size: usize = data.map(|(key, value)| key.len() + value.0.len()).sum();
+    if size > DATA_MAX {
+        return Err(TargetError::TooLarge(name_of(owner), size));
+    }
+    seal(&mut wanted, hasher);
+    Ok(wanted)
+}
+
+/// Writes the hash of the whole data, foreign keys included. One that ESO wrote stays while it is
+/// right, so that taking over an unchanged Secret writes nothing at all.
+fn seal(secret: &mut Secret, hasher: &DataHasher) {
+    if hasher.intact(secret) {
+        return;
+    }
+    let hash = hasher.annotation(secret.data.as_ref().unwrap_or(&BTreeMap::new()));
+    secret
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(names::ANNOTATION_DATA_HASH.into(), hash);
+}
+
+fn merge_data(
+    policy: CreationPolicy,
+    existing: Option<&Secret>,
+    stale: &Stale,
+    assembled: &Assembled,
+) -> BTreeMap<String, ByteString> {
+    let mut data = match policy {
+        CreationPolicy::Merge | CreationPolicy::CreateOrMerge => existing
+            .and_then(|secret| secret.data.clone())
+            .unwrap_or_default(),
+        // Owner and Orphan own all of it: keys that somebody added go.
+        _ => BTreeMap::new(),
+    };
+    data.retain(|key, _| !stale.data.contains(key));
+    data.extend(
+        assembled
+            .data
+            .iter()
+            .map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec()))),
+    );
+    data
+}
+
+/// What this ExternalSecret wrote before: removed first, so that what is no longer wanted goes.
+#[derive(Default)]
+struct Stale {
+    data: BTreeSet<String>,
+    labels: BTreeSet<String>,
+    annotations: BTreeSet<String>,
+}
+
+impl Stale {
+    fn find(entries: &[ManagedFieldsEntry], name: &str) -> Self {
+        let managers = names::field_managers(name);
+        let mut stale = Self::default();
+        for entry in entries {
+            if !entry
+                .manager
+                .as_ref()
+                .is_some_and(|manager| managers.contains(manager))
+            {
+                continue;
+            }
+            let Some(fields) = entry.fields_v1.as_ref().map(|fields| &fields.0) else {
+                continue;
+            };
+            let keys = |path: &str| {
+                let found = fields.pointer(path).and_then(|value| value.as_object());
+                found
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(key, _)| key.strip_prefix("f:").map(String::from))
+                    .collect::<Vec<_>>()
+            };
+            stale.data.extend(keys("/f:data"));
+            stale.labels.extend(keys("/f:metadata/f:labels"));
+            stale.annotations.extend(keys("/f:metadata/f:annotations"));
+        }
+        // Kept until it is known to be wrong, see `seal`.
+        stale.annotations.remove(names::ANNOTATION_DATA_HASH);
+        stale
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,279 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+use crate::secret::SecretBytes;
+use serde_json::{Value, json};
+
+fn owner(target: Value) -> ExternalSecret {
+    serde_json::from_value(json!({
+        "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+        "metadata": {
+            "namespace": "db", "name": "pg", "uid": "uid-1", "labels": {"team": "a"},
+            "annotations": {"note": "x", names::ANNOTATION_LAST_APPLIED: "{}"},
+        },
+        "spec": {"target": target},
+    }))
+    .unwrap()
+}
+
+fn data(pairs: &[(&str, &str)]) -> Assembled {
+    let data = pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_string(), SecretBytes::from(*v)))
+        .collect();
+    Assembled {
+        data,
+        missing: vec![],
+    }
+}
+
+fn hasher() -> DataHasher {
+    DataHasher::new(b"installation")
+}
+
+fn decide(target: Value, existing: Option<&Secret>, pairs: &[(&str, &str)]) -> Result<Planned, TargetError> {
+    plan(&owner(target), existing, &data(pairs), &hasher())
+}
+
+fn written(planned: Planned) -> Secret {
+    match planned.action {
+        Action::Create(secret) | Action::Update(secret) => *secret,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn plain(secret: &Secret) -> Vec<(String, String)> {
+    let data = secret.data.iter().flatten();
+    data.map(|(k, v)| (k.clone(), String::from_utf8_lossy(&v.0).into_owned()))
+        .collect()
+}
+
+fn pair(k: &str, v: &str) -> (String, String) {
+    (k.into(), v.into())
+}
+
+fn foreign(data: Value) -> Secret {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "db", "name": "pg", "uid": "s", "resourceVersion": "1", "labels": {"theirs": "1"}},
+        "type": "Opaque", "data": data,
+    }))
+    .unwrap()
+}
+
+fn ours(target: Value, pairs: &[(&str, &str)]) -> Secret {
+    let mut secret = written(decide(target, None, pairs).unwrap());
+    secret.metadata.uid = Some("s".into());
+    secret.metadata.resource_version = Some("1".into());
+    let keys: serde_json::Map<String, Value> =
+        pairs.iter().map(|(k, _)| (format!("f:{k}"), json!({}))).collect();
+    secret.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(names::field_manager("pg")),
+        operation: Some("Update".into()),
+        fields_v1: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1(
+            json!({"f:data": keys, "f:metadata": {"f:labels": {"f:old": {}}}}),
+        )),
+        ..ManagedFieldsEntry::default()
+    }]);
+    secret
+}
+
+#[test]
+fn a_new_target_carries_what_eso_users_and_tools_look_for() {
+    let secret = written(decide(json!({}), None, &[("k", "v")]).unwrap());
+    let labels = secret.labels();
+    assert_eq!(labels[names::LABEL_MANAGED], "true");
+    assert_eq!(labels[names::LABEL_CREATED_BY], names::created_by("db", "pg"));
+    assert_eq!(labels["team"], "a");
+    assert_eq!(secret.annotations()["note"], "x");
+    assert!(!secret.annotations().contains_key(names::ANNOTATION_LAST_APPLIED));
+    let reference = &secret.owner_references()[0];
+    assert_eq!(
+        (reference.api_version.as_str(), reference.kind.as_str()),
+        ("external-secrets.io/v1", "ExternalSecret")
+    );
+    assert_eq!(
+        (reference.controller, reference.block_owner_deletion),
+        (Some(true), Some(true))
+    );
+    assert_eq!(secret.type_.as_deref(), Some("Opaque"));
+    assert!(hasher().intact(&secret));
+}
+
+#[test]
+fn a_template_even_an_empty_one_stops_the_copy_of_labels() {
+    let secret = written(decide(json!({"template": {}}), None, &[("k", "v")]).unwrap());
+    assert!(!secret.labels().contains_key("team") && !secret.annotations().contains_key("note"));
+}
+
+#[test]
+fn a_refresh_that_changes_nothing_writes_nothing() {
+    for policy in ["Owner", "Orphan", "CreateOrMerge"] {
+        let target = json!({"creationPolicy": policy});
+        let existing = ours(target.clone(), &[("k", "v")]);
+        assert_eq!(
+            decide(target, Some(&existing), &[("k", "v")]).unwrap().action,
+            Action::Nothing,
+            "{policy}"
+        );
+    }
+}
+
+#[test]
+fn a_good_secret_is_never_emptied_when_there_is_nothing_to_write_and_the_policy_is_retain() {
+    let existing = ours(json!({}), &[("k", "v")]);
+    let planned = decide(json!({"deletionPolicy": "Retain"}), Some(&existing), &[]).unwrap();
+    assert_eq!(
+        (planned.action, planned.outcome),
+        (Action::Nothing, Outcome::Retained)
+    );
+}
+
+#[test]
+fn only_our_own_secret_is_deleted() {
+    let target = json!({"deletionPolicy": "Delete"});
+    let existing = ours(target.clone(), &[("k", "v")]);
+    let planned = decide(target.clone(), Some(&existing), &[]).unwrap();
+    assert!(matches!(planned.action, Action::Delete { .. }));
+    assert!(matches!(
+        decide(target.clone(), Some(&foreign(json!({}))), &[]),
+        Err(TargetError::NotOursToDelete(_))
+    ));
+    let mut of_another_life = existing;
+    of_another_life.metadata.owner_references.as_mut().unwrap()[0].uid = "uid-0".into();
+    assert!(matches!(
+        decide(target.clone(), Some(&of_another_life), &[]),
+        Err(TargetError::NotOursToDelete(_))
+    ));
+    assert_eq!(decide(target, None, &[]).unwrap().action, Action::Nothing);
+}
+
+#[test]
+fn owner_and_orphan_replace_all_data_and_merge_keeps_what_is_foreign() {
+    let existing = foreign(json!({"theirs": "MQ==", "k": "MQ=="}));
+    for policy in ["Owner", "Orphan"] {
+        let secret =
+            written(decide(json!({"creationPolicy": policy}), Some(&existing), &[("k", "v")]).unwrap());
+        assert_eq!(plain(&secret), [pair("k", "v")], "{policy}");
+    }
+    for policy in ["Merge", "CreateOrMerge"] {
+        let secret =
+            written(decide(json!({"creationPolicy": policy}), Some(&existing), &[("k", "v")]).unwrap());
+        assert_eq!(plain(&secret), [pair("k", "v"), pair("theirs", "1")], "{policy}");
+        assert!(secret.owner_references().is_empty() && secret.labels()["theirs"] == "1");
+    }
+}
+
+#[test]
+fn own_keys_and_labels_that_are_no_longer_wanted_go() {
+    let target = json!({"creationPolicy": "CreateOrMerge"});
+    let mut existing = ours(target.clone(), &[("gone", "1"), ("k", "1")]);
+    existing
+        .data
+        .as_mut()
+        .unwrap()
+        .insert("theirs".into(), ByteString(b"1".to_vec()));
+    existing
+        .metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .insert("old".into(), "1".into());
+    let secret = written(decide(target, Some(&existing), &[("k", "2")]).unwrap());
+    assert_eq!(plain(&secret), [pair("k", "2"), pair("theirs", "1")]);
+    assert!(!secret.labels().contains_key("old"));
+}
+
+#[test]
+fn a_policy_that_is_no_longer_owner_lets_go() {
+    let existing = ours(json!({}), &[("k", "v")]);
+    let secret = written(
+        decide(
+            json!({"creationPolicy": "Orphan"}),
+            Some(&existing),
+            &[("k", "v")],
+        )
+        .unwrap(),
+    );
+    assert!(secret.owner_references().is_empty() && !secret.labels().contains_key(names::LABEL_CREATED_BY));
+}
+
+#[test]
+fn merge_waits_for_its_target_and_none_writes_nothing() {
+    let planned = decide(json!({"creationPolicy": "Merge"}), None, &[("k", "v")]).unwrap();
+    assert_eq!(
+        (planned.action, planned.outcome),
+        (Action::Nothing, Outcome::Missing)
+    );
+    let planned = decide(json!({"creationPolicy": "None"}), None, &[("k", "v")]).unwrap();
+    assert_eq!((planned.action, planned.binding), (Action::Nothing, None));
+}
+
+#[test]
+fn a_foreign_object_is_refused_and_never_overwritten() {
+    let mut existing = foreign(json!({"k": "MQ=="}));
+    let reference = |kind: &str, api: &str, name: &str| OwnerReference {
+        kind: kind.into(),
+        api_version: api.into(),
+        name: name.into(),
+        uid: "x".into(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    };
+    existing.metadata.owner_references = Some(vec![reference(
+        "ExternalSecret",
+        "external-secrets.io/v1beta1",
+        "other",
+    )]);
+    for policy in ["Owner", "Orphan", "Merge", "CreateOrMerge"] {
+        let result = decide(json!({"creationPolicy": policy}), Some(&existing), &[("k", "v")]);
+        assert!(matches!(result, Err(TargetError::OwnedByAnother(..))), "{policy}");
+    }
+    existing.metadata.owner_references = Some(vec![reference("Certificate", "cert-manager.io/v1", "tls")]);
+    let result = decide(json!({}), Some(&existing), &[("k", "v")]);
+    assert!(matches!(result, Err(TargetError::Foreign(..))));
+    for type_ in FORBIDDEN_TYPES {
+        let mut token = foreign(json!({}));
+        token.type_ = Some((*type_).into());
+        let result = decide(json!({"creationPolicy": "Merge"}), Some(&token), &[("k", "v")]);
+        assert!(matches!(result, Err(TargetError::ForbiddenType(..))), "{type_}");
+    }
+}
+
+#[test]
+fn an_immutable_target_keeps_its_data() {
+    let target = json!({"immutable": true});
+    let existing = ours(target.clone(), &[("k", "1")]);
+    assert_eq!(existing.immutable, Some(true));
+    assert_eq!(
+        decide(target, Some(&existing), &[("k", "2")]).unwrap().action,
+        Action::Nothing
+    );
+    assert!(matches!(
+        decide(json!({}), Some(&existing), &[("k", "2")]),
+        Err(TargetError::Immutable(_))
+    ));
+    assert!(decide(json!({}), Some(&existing), &[("k", "1")]).is_ok());
+}
+
+#[test]
+fn taking_over_an_unchanged_secret_of_eso_writes_nothing() {
+    let mut existing = ours(json!({}), &[("foo", "value1"), ("bar", "value2")]);
+    existing.metadata.annotations.as_mut().unwrap().insert(
+        names::ANNOTATION_DATA_HASH.into(),
+        "1bed8bcbcb4547ffe19a19cd47d9078e84aa6598266d86b99f992d64".into(),
+    );
+    let planned = decide(
+        json!({}),
+        Some(&existing),
+        &[("foo", "value1"), ("bar", "value2")],
+    )
+    .unwrap();
+    assert_eq!(planned.action, Action::Nothing);
+}
+
+#[test]
+fn more_than_a_secret_holds_is_refused_with_the_sizes() {
+    let big = "x".repeat(DATA_MAX);
+    let error = decide(json!({}), None, &[("k", &big)]).unwrap_err().to_string();
+    assert!(error.contains("1048577 bytes"), "{error}");
+}

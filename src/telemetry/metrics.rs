@@ -1,0 +1,316 @@
+//! Metrics: ESO's names where one exists, so that its dashboards and alerts keep working; ours begin
+//! with `keyferry_`.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Kinds that have conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// ExternalSecret.
+    ExternalSecret,
+    /// SecretStore.
+    SecretStore,
+    /// ClusterSecretStore.
+    ClusterSecretStore,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ObjectLabels {
+    name: String,
+    namespace: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ConditionLabels {
+    name: String,
+    namespace: String,
+    condition: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallLabels {
+    provider: &'static str,
+    call: &'static str,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    sync_calls: Family<ObjectLabels, Counter>,
+    // ESO's counters without the suffix `_total` are gauges here, or the name would change.
+    sync_errors: Family<ObjectLabels, Gauge>,
+    conditions: [Family<ConditionLabels, Gauge>; 3],
+    reconcile_duration: Family<ObjectLabels, Gauge>,
+    provider_calls: Family<CallLabels, Gauge>,
+    vault_requests: Family<RequestLabels, Counter>,
+    vault_probes: Family<OutcomeLabels, Counter>,
+    queue_age: Histogram,
+    queue_length: Gauge,
+    parked: Gauge,
+    wakeups: Counter,
+    panics: Counter,
+    leader: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            sync_calls: Family::default(),
+            sync_errors: Family::default(),
+            conditions: Default::default(),
+            reconcile_duration: Family::default(),
+            provider_calls: Family::default(),
+            vault_requests: Family::default(),
+            vault_probes: Family::default(),
+            queue_age: Histogram::new(exponential_buckets(0.001, 4.0, 10)),
+            queue_length: Gauge::default(),
+            parked: Gauge::default(),
+            wakeups: Counter::default(),
+            panics: Counter::default(),
+            leader: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("externalsecret_sync_calls", "Reconciles", self.sync_calls.clone());
+        r.register(
+            "externalsecret_sync_calls_error",
+            "Syncs that failed",
+            self.sync_errors.clone(),
+        );
+        let names = [
+            "externalsecret_status_condition",
+            "secretstore_status_condition",
+            "clustersecretstore_status_condition",
+        ];
+        for (name, family) in names.into_iter().zip(&self.conditions) {
+            r.register(name, "1 for the present status of the condition", family.clone());
+        }
+        r.register(
+            "externalsecret_reconcile_duration",
+            "Nanoseconds of the last reconcile",
+            self.reconcile_duration.clone(),
+        );
+        r.register(
+            "externalsecret_provider_api_calls_count",
+            "Calls to the provider",
+            self.provider_calls.clone(),
+        );
+        r.register(
+            "keyferry_vault_requests",
+            "Requests to Vault by outcome",
+            self.vault_requests.clone(),
+        );
+        r.register(
+            "keyferry_vault_probes",
+            "Health checks, which Vault neither audits nor limits",
+            self.vault_probes.clone(),
+        );
+        r.register(
+            "keyferry_queue_age_seconds",
+            "Time from trigger to start of the work",
+            self.queue_age.clone(),
+        );
+        r.register(
+            "keyferry_queue_length",
+            "ExternalSecrets that wait for a worker",
+            self.queue_length.clone(),
+        );
+        r.register(
+            "keyferry_parked",
+            "ExternalSecrets that wait for a store",
+            self.parked.clone(),
+        );
+        r.register(
+            "keyferry_wakeups",
+            "ExternalSecrets woken because their store came back",
+            self.wakeups.clone(),
+        );
+        r.register(
+            "keyferry_panics",
+            "Panics that were caught while handling one object",
+            self.panics.clone(),
+        );
+        r.register(
+            "keyferry_leader",
+            "1 while this replica is the active one",
+            self.leader.clone(),
+        );
+    }
+
+    /// The text that Prometheus reads (OpenMetrics).
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Counts one reconcile of an ExternalSecret.
+    pub fn reconciled(&self, namespace: &str, name: &str, took: Duration, failed: bool) {
+        let labels = ObjectLabels {
+            name: name.into(),
+            namespace: namespace.into(),
+        };
+        self.sync_calls.get_or_create(&labels).inc();
+        self.reconcile_duration
+            .get_or_create(&labels)
+            .set(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX));
+        if failed {
+            self.sync_errors.get_or_create(&labels).inc();
+        }
+    }
+
+    /// Shows the status of an object's Ready condition.
+    pub fn condition(&self, kind: Kind, namespace: &str, name: &str, ready: bool) {
+        let family = &self.conditions[kind as usize];
+        for (status, value) in [("True", i64::from(ready)), ("False", i64::from(!ready))] {
+            family
+                .get_or_create(&condition_labels(namespace, name, status))
+                .set(value);
+        }
+    }
+
+    /// Drops the series of an object that is gone.
+    pub fn forget(&self, kind: Kind, namespace: &str, name: &str) {
+        for status in ["True", "False"] {
+            self.conditions[kind as usize].remove(&condition_labels(namespace, name, status));
+        }
+        if kind == Kind::ExternalSecret {
+            let labels = ObjectLabels {
+                name: name.into(),
+                namespace: namespace.into(),
+            };
+            self.sync_calls.remove(&labels);
+            self.sync_errors.remove(&labels);
+            self.reconcile_duration.remove(&labels);
+        }
+    }
+
+    /// Counts one request to Vault.
+    pub fn vault_request(&self, operation: &'static str, outcome: &'static str) {
+        self.vault_requests
+            .get_or_create(&RequestLabels { operation, outcome })
+            .inc();
+        // ESO's names of the calls, which its dashboard draws.
+        let call = match operation {
+            "login" => "Login",
+            "read" => "ReadSecretData",
+            "revoke" => "RevokeSelf",
+            other => other,
+        };
+        let status = if outcome == "success" { "success" } else { "error" };
+        self.provider_calls
+            .get_or_create(&CallLabels {
+                provider: "HashiCorp/Vault",
+                call,
+                status,
+            })
+            .inc();
+    }
+
+    /// Counts one health check.
+    pub fn vault_probe(&self, good: bool) {
+        let outcome = if good { "success" } else { "error" };
+        self.vault_probes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Notes how long work waited, and what still waits.
+    pub fn queue(&self, age: Duration, length: usize, parked: usize) {
+        self.queue_age.observe(age.as_secs_f64());
+        self.queue_length.set(i64::try_from(length).unwrap_or(i64::MAX));
+        self.parked.set(i64::try_from(parked).unwrap_or(i64::MAX));
+    }
+
+    /// Counts ExternalSecrets that were woken because their store came back.
+    pub fn woken(&self, count: usize) {
+        self.wakeups.inc_by(count as u64);
+    }
+
+    /// Counts one panic that was caught.
+    pub fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// Shows whether this replica is the active one.
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+}
+
+fn condition_labels(namespace: &str, name: &str, status: &'static str) -> ConditionLabels {
+    ConditionLabels {
+        name: name.into(),
+        namespace: namespace.into(),
+        condition: "Ready",
+        status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_that_dashboards_read_are_esos() {
+        let metrics = Metrics::default();
+        metrics.reconciled("db", "postgres-secret", Duration::from_nanos(7), true);
+        metrics.condition(Kind::ExternalSecret, "db", "postgres-secret", true);
+        metrics.vault_request("login", "success");
+        let text = metrics.text();
+        for line in [
+            r#"externalsecret_sync_calls_total{name="postgres-secret",namespace="db"} 1"#,
+            r#"externalsecret_sync_calls_error{name="postgres-secret",namespace="db"} 1"#,
+            r#"externalsecret_reconcile_duration{name="postgres-secret",namespace="db"} 7"#,
+            r#"externalsecret_status_condition{name="postgres-secret",namespace="db",condition="Ready",status="True"} 1"#,
+            r#"externalsecret_status_condition{name="postgres-secret",namespace="db",condition="Ready",status="False"} 0"#,
+            r#"externalsecret_provider_api_calls_count{provider="HashiCorp/Vault",call="Login",status="success"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_series_of_an_object_go_with_it() {
+        let metrics = Metrics::default();
+        metrics.reconciled("db", "a", Duration::ZERO, true);
+        metrics.condition(Kind::ExternalSecret, "db", "a", false);
+        metrics.forget(Kind::ExternalSecret, "db", "a");
+        assert!(!metrics.text().contains(r#"name="a""#));
+    }
+}

@@ -1,0 +1,5 @@
+//! What the outside can see of the process: metrics, logs, health endpoints.
+
+pub mod http;
+pub mod logs;
+pub mod metrics;

@@ -1,0 +1,381 @@
+//! One way to one server: HTTP with bounds, and without the habits of a client library that leak.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect;
+use rustify::endpoint::Endpoint;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::error::{Unreachable, VaultError};
+use crate::secret::SecretBytes;
+
+/// Bytes of a body that are read at most: 1 MiB is the largest Secret, and JSON escapes up to sixfold.
+pub const BODY_LIMIT: usize = 8 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// A health check must not wait as long as a read may.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where and how to reach a Vault; two stores with equal values share one connection and its health.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Base URL without a trailing slash.
+    pub url: String,
+    /// `X-Vault-Namespace` of every request.
+    pub namespace: Option<String>,
+    /// Headers to add, in order of their names.
+    pub headers: Vec<(String, String)>,
+    /// PEM certificates that replace the system's roots.
+    pub ca_pem: Option<Vec<u8>>,
+}
+
+/// A Vault token, as the header that carries it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(HeaderValue);
+
+impl Token {
+    /// Takes a token as users store it: a trailing newline, as `echo` makes it, is cut.
+    ///
+    /// # Errors
+    /// If what remains is empty or cannot stand in a header.
+    pub fn new(bytes: &SecretBytes) -> Result<Self, VaultError> {
+        let trimmed = bytes.expose().trim_ascii();
+        let mut value = HeaderValue::from_bytes(trimmed)
+            .map_err(|_| VaultError::BadRequest("the token has characters that no header may hold".into()))?;
+        if trimmed.is_empty() {
+            return Err(VaultError::BadRequest("the token is empty".into()));
+        }
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
+
+/// One request, complete but for the server.
+pub struct Call {
+    request: http::Request<Vec<u8>>,
+    token: Option<Token>,
+    namespace: Namespace,
+}
+
+/// Which namespace a request is for.
+enum Namespace {
+    /// That of the server's settings.
+    Servers,
+    /// None, whatever the settings say.
+    Root,
+    /// This one.
+    Named(String),
+}
+
+impl Call {
+    /// From one of the request types of vaultrs; its client is not used, because it panics on odd
+    /// tokens, sends tokens along with redirects, and puts bodies into errors.
+    ///
+    /// # Errors
+    /// If the path cannot be written as a URL.
+    pub fn new<E: Endpoint>(endpoint: &E) -> Result<Self, VaultError> {
+        let request = endpoint
+            .request("http://vault/v1")
+            .map_err(|_| VaultError::BadRequest("the path cannot be written as a URL".into()))?;
+        Ok(Self {
+            request,
+            token: None,
+            namespace: Namespace::Servers,
+        })
+    }
+
+    /// With this token.
+    #[must_use]
+    pub fn token(mut self, token: &Token) -> Self {
+        self.token = Some(token.clone());
+        self
+    }
+
+    /// In this namespace instead of the server's; `None` leaves the server's.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Option<String>) -> Self {
+        if let Some(name) = namespace {
+            self.namespace = Namespace::Named(name);
+        }
+        self
+    }
+
+    /// Outside of every namespace.
+    #[must_use]
+    pub fn without_namespace(mut self) -> Self {
+        self.namespace = Namespace::Root;
+        self
+    }
+}
+
+/// What came back, whatever its status.
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After` in seconds, if it was sent.
+    pub retry_after: Option<Duration>,
+    /// The body, at most [`BODY_LIMIT`] bytes.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl Reply {
+    /// The body if the status is success.
+    ///
+    /// # Errors
+    /// The meaning of any other status.
+    pub fn success(self) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        if (200..300).contains(&self.status) {
+            Ok(self.body)
+        } else {
+            Err(VaultError::of_status(self.status, self.retry_after, &self.body))
+        }
+    }
+}
+
+/// HTTP to one server.
+pub struct Transport {
+    http: reqwest::Client,
+    base: Url,
+    headers: HeaderMap,
+}
+
+/// Whether connections are kept for the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// Kept: for reads and logins.
+    Pooled,
+    /// A new one for each request: for health checks, because behind a plain Service a kept one
+    /// says nothing about the other pods.
+    Fresh,
+}
+
+impl Transport {
+    /// Prepares the client; sends nothing.
+    ///
+    /// # Errors
+    /// If the URL, a header or a certificate is not valid; the message names which.
+    pub fn new(server: &Server, connections: Connections) -> Result<Self, VaultError> {
+        let base = base_url(&server.url)?;
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            .redirect(same_origin_once())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(64)
+            .user_agent(concat!("keyferry/", env!("CARGO_PKG_VERSION")));
+        if connections == Connections::Fresh {
+            builder = builder
+                .pool_max_idle_per_host(0)
+                .connect_timeout(PROBE_TIMEOUT)
+                .timeout(PROBE_TIMEOUT);
+        }
+        if let Some(pem) = &server.ca_pem {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem)
+                .map_err(|_| VaultError::BadRequest("the CA bundle holds no valid PEM certificate".into()))?;
+            if certificates.is_empty() {
+                return Err(VaultError::BadRequest(
+                    "the CA bundle holds no PEM certificate".into(),
+                ));
+            }
+            builder = builder.tls_certs_only(certificates);
+        }
+        let http = builder
+            .build()
+            .map_err(|_| VaultError::BadRequest("the TLS settings of the store cannot be used".into()))?;
+        Ok(Self {
+            http,
+            base,
+            headers: header_map(server)?,
+        })
+    }
+
+    /// Sends one request.
+    ///
+    /// # Errors
+    /// [`VaultError::Unreachable`] if no answer came, [`VaultError::BadAnswer`] if it is too large. Any
+    /// status is an `Ok`.
+    pub async fn send(&self, call: Call) -> Result<Reply, VaultError> {
+        let (parts, body) = call.request.into_parts();
+        let mut headers = self.headers.clone();
+        match call.namespace {
+            Namespace::Servers => {}
+            Namespace::Root => drop(headers.remove("X-Vault-Namespace")),
+            Namespace::Named(name) => {
+                drop(headers.insert("X-Vault-Namespace", header_value("namespace", &name)?))
+            }
+        }
+        if let Some(Token(token)) = call.token {
+            headers.insert("X-Vault-Token", token);
+        }
+        if !body.is_empty() {
+            headers.insert("Content-Type", HeaderValue::from_static("application/json"));
+        }
+        let request = self
+            .http
+            .request(parts.method, self.url_of(&parts.uri))
+            .headers(headers)
+            .body(body);
+        let mut response = request
+            .send()
+            .await
+            .map_err(|e| VaultError::Unreachable(Unreachable::from(&e)))?;
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get("Retry-After")
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let mut body = Zeroizing::new(Vec::new());
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|e| VaultError::Unreachable(Unreachable::from(&e)))?
+        {
+            if body.len() + chunk.len() > BODY_LIMIT {
+                return Err(VaultError::BadAnswer(
+                    "Vault's answer is larger than 8 MiB and was not read",
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Reply {
+            status,
+            retry_after,
+            body,
+        })
+    }
+
+    /// The server's base with the path of a request: `/prefix` + `/v1/…`. Empty segments vanish, as
+    /// they do in Vault's own client, so that keys with a leading slash work.
+    fn url_of(&self, uri: &http::Uri) -> Url {
+        let mut url = self.base.clone();
+        let path: Vec<&str> = uri
+            .path()
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect();
+        url.set_path(&format!(
+            "{}/{}",
+            self.base.path().trim_end_matches('/'),
+            path.join("/")
+        ));
+        url.set_query(uri.query());
+        url
+    }
+}
+
+fn base_url(text: &str) -> Result<Url, VaultError> {
+    let bad = |why: &str| VaultError::BadRequest(format!("spec.provider.vault.server {why}"));
+    let url =
+        Url::parse(text).map_err(|_| bad("is not a URL, for example http://vault.security.svc:8200"))?;
+    match url.scheme() {
+        "http" | "https" if url.host().is_some() => Ok(url),
+        _ => Err(bad("must begin with http:// or https:// and name a host")),
+    }
+}
+
+fn header_value(what: &str, value: &str) -> Result<HeaderValue, VaultError> {
+    HeaderValue::from_str(value)
+        .map_err(|_| VaultError::BadRequest(format!("the {what} has characters that no header may hold")))
+}
+
+fn header_map(server: &Server) -> Result<HeaderMap, VaultError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("X-Vault-Request", HeaderValue::from_static("true"));
+    if let Some(namespace) = &server.namespace {
+        headers.insert("X-Vault-Namespace", header_value("namespace", namespace)?);
+    }
+    for (name, value) in &server.headers {
+        let valid = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+            VaultError::BadRequest(format!("spec.provider.vault.headers: '{name}' is no header name"))
+        })?;
+        let mut value = header_value(&format!("value of header '{name}'"), value)?;
+        value.set_sensitive(true);
+        headers.insert(valid, value);
+    }
+    Ok(headers)
+}
+
+/// Follows one redirect to the same scheme, host and port; anything else is handed back as it came.
+fn same_origin_once() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
+        let same = attempt
+            .previous()
+            .last()
+            .is_some_and(|from| from.origin() == attempt.url().origin());
+        if same && attempt.previous().len() <= 1 {
+            attempt.follow()
+        } else {
+            attempt.stop()
+        }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use vaultrs::api::kv2::requests::ReadSecretRequest;
+    use vaultrs::api::token::requests::RenewTokenSelfRequest;
+
+    fn transport(url: &str) -> Result<Transport, VaultError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = Server {
+            url: url.into(),
+            namespace: None,
+            headers: vec![],
+            ca_pem: None,
+        };
+        Transport::new(&server, Connections::Pooled)
+    }
+
+    fn url_for(base: &str, mount: &str, path: &str) -> String {
+        let request = ReadSecretRequest::builder()
+            .mount(mount)
+            .path(path)
+            .build()
+            .unwrap();
+        transport(base)
+            .unwrap()
+            .url_of(Call::new(&request).unwrap().request.uri())
+            .to_string()
+    }
+
+    #[test]
+    fn a_base_url_with_a_path_keeps_it_in_front() {
+        assert_eq!(
+            url_for("http://h:1/vault/", "secret", "a"),
+            "http://h:1/vault/v1/secret/data/a"
+        );
+    }
+
+    #[test]
+    fn keys_are_escaped_as_path_segments() {
+        assert_eq!(
+            url_for("http://h:1", "secret", "/a b/50%/é?#"),
+            "http://h:1/v1/secret/data/a%20b/50%25/%C3%A9%3F%23"
+        );
+    }
+
+    #[test]
+    fn the_path_of_a_renewal_has_no_stray_characters() {
+        let call = Call::new(&RenewTokenSelfRequest::builder().build().unwrap()).unwrap();
+        let url = transport("http://h:1").unwrap().url_of(call.request.uri());
+        assert_eq!(url.as_str(), "http://h:1/v1/auth/token/renew-self");
+    }
+
+    #[test]
+    fn a_token_with_a_trailing_newline_is_trimmed_and_one_with_a_newline_inside_is_refused() {
+        assert!(Token::new(&"hvs.abc\n".into()).is_ok());
+        assert!(Token::new(&"hvs.\nabc".into()).is_err());
+        assert!(Token::new(&" \n".into()).is_err());
+    }
+
+    #[test]
+    fn a_server_that_is_no_url_is_refused_with_an_example() {
+        let error = transport("vault:8200/x y").err().unwrap().to_string();
+        assert!(error.contains("must begin with http://"), "{error}");
+    }
+}
