@@ -284,12 +284,12 @@ pub fn store(schema: &mut Value) {
         "spec.refreshInterval",
         &json!({"x-kubernetes-int-or-string": true}),
     );
-    if let Some(interval) = schema.pointer_mut("/properties/spec/properties/refreshInterval") {
-        if let Some(interval) = interval.as_object_mut() {
-            ["type", "format", "anyOf", "oneOf"]
-                .iter()
-                .for_each(|keyword| drop(interval.remove(*keyword)));
-        }
+    if let Some(interval) = schema.pointer_mut("/properties/spec/properties/refreshInterval")
+        && let Some(interval) = interval.as_object_mut()
+    {
+        ["type", "format", "anyOf", "oneOf"]
+            .iter()
+            .for_each(|keyword| drop(interval.remove(*keyword)));
     }
     set(
         schema,
@@ -301,10 +301,10 @@ pub fn store(schema: &mut Value) {
         "spec.provider",
         &json!({"minProperties": 1, "maxProperties": 1, "x-kubernetes-preserve-unknown-fields": true}),
     );
-    if let Some(provider) = schema.pointer_mut("/properties/spec/properties/provider") {
-        if let Some(provider) = provider.as_object_mut() {
-            provider.remove("additionalProperties");
-        }
+    if let Some(provider) = schema.pointer_mut("/properties/spec/properties/provider")
+        && let Some(provider) = provider.as_object_mut()
+    {
+        provider.remove("additionalProperties");
     }
     if let Some(Value::Object(properties)) =
         schema.pointer_mut("/properties/spec/properties/provider/properties")

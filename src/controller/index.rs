@@ -207,13 +207,13 @@ mod tests {
     fn every_store_that_is_named_leads_to_its_users() {
         let mut index = Index::default();
         let (key, _) = index.apply(object("a", "t", "s", "1"));
-        assert_eq!(index.users_of(&cluster_store("s")), [key.clone()]);
+        assert_eq!(index.users_of(&cluster_store("s")), std::slice::from_ref(&key));
         let own = StoreKey {
             kind: StoreKind::SecretStore,
             namespace: Some("db".into()),
             name: "own".into(),
         };
-        assert_eq!(index.users_of(&own), [key.clone()]);
+        assert_eq!(index.users_of(&own), std::slice::from_ref(&key));
         index.apply(object("a", "t", "other", "1"));
         assert!(index.users_of(&cluster_store("s")).is_empty());
     }

@@ -261,12 +261,12 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
     }
 
     fn unpark(&mut self, key: &K) {
-        if let Some(on) = self.parked_on.remove(key) {
-            if let Some(keys) = self.parked.get_mut(&on) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.parked.remove(&on);
-                }
+        if let Some(on) = self.parked_on.remove(key)
+            && let Some(keys) = self.parked.get_mut(&on)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.parked.remove(&on);
             }
         }
     }

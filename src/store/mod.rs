@@ -145,10 +145,10 @@ impl Stores {
 
     fn tell(&self, concerns: impl Fn(&Store) -> bool) {
         for entry in self.entries().values() {
-            if let Entry::Served { store, .. } = entry {
-                if concerns(store) {
-                    let _ = self.changes.send(store.key.clone());
-                }
+            if let Entry::Served { store, .. } = entry
+                && concerns(store)
+            {
+                let _ = self.changes.send(store.key.clone());
             }
         }
     }
@@ -418,10 +418,9 @@ impl Stores {
                 .renewal_due()
                 .await
                 .is_some_and(|due| due <= Instant::now())
+                && let Err(error) = session.renew().await
             {
-                if let Err(error) = session.renew().await {
-                    tracing::debug!(?error, "token not renewed; the next read logs in");
-                }
+                tracing::debug!(?error, "token not renewed; the next read logs in");
             }
             if session.refusal_over().await {
                 // Success is told through the same channel as any change of a login.

@@ -147,10 +147,10 @@ impl Session {
     }
 
     async fn token(&self, state: &mut State) -> Result<(Token, u64), ReadError> {
-        if let Some(held) = &state.held {
-            if held.lease.ttl.is_none_or(|ttl| held.taken.elapsed() < ttl) {
-                return Ok((held.lease.token.clone(), state.serial));
-            }
+        if let Some(held) = &state.held
+            && held.lease.ttl.is_none_or(|ttl| held.taken.elapsed() < ttl)
+        {
+            return Ok((held.lease.token.clone(), state.serial));
         }
         if let Some(denied) = state
             .denied

@@ -11,10 +11,10 @@ pub fn single(secret: &Json, property: Option<&str>) -> Option<SecretBytes> {
     let Some(property) = property.filter(|property| !property.is_empty()) else {
         return Some(bytes(secret.to_go_string()));
     };
-    if let Json::Object(entries) = secret {
-        if let Some(value) = entries.get(property) {
-            return Some(value_of(value));
-        }
+    if let Json::Object(entries) = secret
+        && let Some(value) = entries.get(property)
+    {
+        return Some(value_of(value));
     }
     path(secret, property).map(bytes)
 }

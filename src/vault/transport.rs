@@ -261,7 +261,7 @@ impl Transport {
             self.base.path().trim_end_matches('/'),
             path.join("/")
         ));
-        url.set_query(uri.query());
+        url.set_query(uri.query().filter(|query| !query.is_empty()));
         url
     }
 }

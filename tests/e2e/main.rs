@@ -1,0 +1,12 @@
+//! Tests against a real API server and a real Vault. Each test has a namespace, a Vault and an operator
+//! of its own, and the rights that our chart installs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod api;
+mod availability;
+mod install;
+mod main_job;
+mod outage;
+mod scene;
+mod security;
+mod tokens;

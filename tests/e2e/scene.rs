@@ -1,0 +1,318 @@
+//! The stage: one cluster for all tests of this program, and a scene per test.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, wait_for};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+/// Long enough for a loaded machine; no test depends on it but those that fail.
+pub const SOON: Duration = Duration::from_secs(30);
+
+// One runtime for all tests: connections of clients belong to the runtime that made them.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+});
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+
+/// Runs a test on the common runtime.
+pub fn play(test: impl Future<Output = Result<()>>) {
+    if let Err(error) = RUNTIME.block_on(test) {
+        panic!("{error:#}");
+    }
+}
+
+/// The cluster, with the chart installed.
+pub async fn cluster() -> Result<&'static Cluster> {
+    CLUSTER
+        .get_or_try_init(|| async {
+            let cluster = Cluster::start().await?;
+            cluster.install_chart(&[]).await?;
+            anyhow::Ok(cluster)
+        })
+        .await
+}
+
+/// One test's own namespace, Vault, store and operator.
+pub struct Scene {
+    pub cluster: &'static Cluster,
+    pub vault: Vault,
+    pub namespace: String,
+    /// Name of its ClusterSecretStore and class of its operator.
+    pub class: String,
+    pub operator: Option<Operator>,
+}
+
+impl Scene {
+    /// With a Vault, a ClusterSecretStore and an operator that serves only this scene.
+    pub async fn new(name: &str) -> Result<Self> {
+        let mut scene = Self::without_operator(name).await?;
+        scene.store(scene.vault.address()).await?;
+        scene.start_operator(&[]).await?;
+        Ok(scene)
+    }
+
+    /// With a Vault only.
+    pub async fn without_operator(name: &str) -> Result<Self> {
+        let cluster = cluster().await?;
+        let vault = Vault::start(cluster).await?;
+        let namespace = cluster.namespace(name).await?;
+        Ok(Self {
+            cluster,
+            vault,
+            class: namespace.clone(),
+            namespace,
+            operator: None,
+        })
+    }
+
+    /// Starts the operator of this scene, with further arguments.
+    pub async fn start_operator(&mut self, further: &[&str]) -> Result<()> {
+        let operator = Operator::start(self.cluster, self.options(further)).await?;
+        operator.wait_ready().await?;
+        self.operator = Some(operator);
+        Ok(())
+    }
+
+    /// How the operator of this scene is started.
+    pub fn options(&self, further: &[&str]) -> OperatorOptions {
+        let mut args = vec![
+            format!("--controller-class={}", self.class),
+            format!("--namespace={}", self.namespace),
+            // The chart's right on the Lease is for one name, and the tests run side by side.
+            "--enable-leader-election=false".into(),
+            "--loglevel=trace".into(),
+        ];
+        args.extend(further.iter().map(|arg| (*arg).to_string()));
+        OperatorOptions {
+            command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
+            args,
+            ..OperatorOptions::default()
+        }
+    }
+
+    pub fn operator(&self) -> &Operator {
+        self.operator.as_ref().expect("an operator")
+    }
+
+    /// Makes the ClusterSecretStore of this scene, for a Vault at this address.
+    pub async fn store(&self, server: &str) -> Result<()> {
+        self.store_with(
+            server,
+            &json!({"kubernetes": {
+                "mountPath": "kubernetes", "role": "eso-reader",
+                "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security"},
+            }}),
+        )
+        .await
+    }
+
+    /// The same, with another auth.
+    pub async fn store_with(&self, server: &str, auth: &Value) -> Result<()> {
+        self.cluster
+            .apply(&self.store_manifest(server, auth).to_string())
+            .await
+            .map(drop)
+    }
+
+    pub fn store_manifest(&self, server: &str, auth: &Value) -> Value {
+        json!({
+            "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": self.class},
+            "spec": {"controller": self.class, "provider": {"vault": {
+                "server": server, "path": "secret", "version": "v2", "auth": auth,
+            }}},
+        })
+    }
+
+    /// Applies an ExternalSecret of this scene.
+    pub async fn external_secret(&self, name: &str, spec: Value) -> Result<()> {
+        self.cluster
+            .apply(&self.external_secret_manifest(name, spec).to_string())
+            .await
+            .map(drop)
+    }
+
+    pub fn external_secret_manifest(&self, name: &str, mut spec: Value) -> Value {
+        if spec.get("secretStoreRef").is_none() {
+            spec["secretStoreRef"] = json!({"kind": "ClusterSecretStore", "name": self.class});
+        }
+        json!({
+            "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+            "metadata": {"namespace": self.namespace, "name": name}, "spec": spec,
+        })
+    }
+
+    /// Many ExternalSecrets `prefix-0…`, each reading its own path.
+    pub async fn many(&self, prefix: &str, count: usize, interval: &str) -> Result<()> {
+        let mut yaml = String::new();
+        for i in 0..count {
+            self.vault
+                .put(
+                    &format!("{prefix}/{i}"),
+                    json!({"value": format!("{prefix}-{i}")}),
+                )
+                .await?;
+            let spec = json!({"refreshInterval": interval, "data": [one("value", &format!("{prefix}/{i}"), "value")]});
+            yaml += &format!(
+                "---\n{}\n",
+                self.external_secret_manifest(&format!("{prefix}-{i}"), spec)
+            );
+        }
+        self.cluster.apply(&yaml).await.map(drop)
+    }
+
+    pub async fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        let text = self
+            .cluster
+            .kubectl(&["get", kind, name, "-n", &self.namespace, "-o", "json"], "")
+            .await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    pub async fn list(&self, kind: &str) -> Result<Vec<Value>> {
+        let text = self
+            .cluster
+            .kubectl(&["get", kind, "-n", &self.namespace, "-o", "json"], "")
+            .await?;
+        let list: Value = serde_json::from_str(&text)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// A key of a Secret, decoded; `None` if either is missing.
+    pub async fn value(&self, secret: &str, key: &str) -> Result<Option<String>> {
+        let args = [
+            "get",
+            "secret",
+            secret,
+            "-n",
+            &self.namespace,
+            "--ignore-not-found",
+            "-o",
+        ];
+        let template =
+            format!("go-template={{{{with index .data \"{key}\"}}}}{{{{base64decode .}}}}{{{{end}}}}");
+        let mut args = args.to_vec();
+        args.push(&template);
+        let text = self.cluster.kubectl(&args, "").await?;
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    pub async fn wait_value(&self, secret: &str, key: &str, wanted: &str) -> Result<()> {
+        let what = format!("key {key} of Secret {secret} in {}", self.namespace);
+        wait_for(&what, SOON, || async {
+            match self.value(secret, key).await? {
+                Some(value) if value == wanted => Ok(Some(())),
+                Some(_) => bail!("it has another value"),
+                None => Ok(None),
+            }
+        })
+        .await
+        .with_context(|| self.story())
+    }
+
+    pub async fn wait_gone(&self, kind: &str, name: &str) -> Result<()> {
+        let args = [
+            "get",
+            kind,
+            name,
+            "-n",
+            &self.namespace,
+            "--ignore-not-found",
+            "-o",
+            "name",
+        ];
+        wait_for(&format!("the end of {kind} {name}"), SOON, || async {
+            Ok(self
+                .cluster
+                .kubectl(&args, "")
+                .await?
+                .trim()
+                .is_empty()
+                .then_some(()))
+        })
+        .await
+        .with_context(|| self.story())
+    }
+
+    /// Status, reason and message of the Ready condition.
+    pub async fn ready(&self, kind: &str, name: &str) -> Result<(String, String, String)> {
+        let object = self.get(kind, name).await?;
+        let conditions = object["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let ready = conditions
+            .iter()
+            .find(|condition| condition["type"] == "Ready")
+            .context("no Ready condition")?;
+        let text = |key: &str| ready[key].as_str().unwrap_or_default().to_string();
+        Ok((text("status"), text("reason"), text("message")))
+    }
+
+    /// Waits for a status and a word of the reason or the message.
+    pub async fn wait_ready(&self, kind: &str, name: &str, status: &str, word: &str) -> Result<String> {
+        wait_for(
+            &format!("{kind} {name} Ready={status} with '{word}'"),
+            SOON,
+            || async {
+                let (is, reason, message) = self.ready(kind, name).await?;
+                if is == status && (reason.contains(word) || message.contains(word)) {
+                    return Ok(Some(message));
+                }
+                bail!("Ready={is} {reason}: {message}")
+            },
+        )
+        .await
+        .with_context(|| self.story())
+    }
+
+    pub async fn wait_store(&self, status: &str, word: &str) -> Result<String> {
+        self.wait_ready("clustersecretstore", &self.class, status, word)
+            .await
+    }
+
+    pub async fn annotate(&self, name: &str, annotation: &str) -> Result<()> {
+        let args = [
+            "annotate",
+            "externalsecret",
+            name,
+            "-n",
+            &self.namespace,
+            annotation,
+            "--overwrite",
+        ];
+        self.cluster.kubectl(&args, "").await.map(drop)
+    }
+
+    pub async fn force_sync(&self, name: &str) -> Result<()> {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)?
+            .as_nanos();
+        self.annotate(name, &format!("force-sync={now}")).await
+    }
+
+    /// The operator's warnings, for a test that failed. No secrets are in logs: a test holds that.
+    pub fn story(&self) -> String {
+        let logs = self.operator.as_ref().map(Operator::logs).unwrap_or_default();
+        let lines: Vec<&str> = logs
+            .lines()
+            .filter(|l| !l.contains("TRACE") && !l.contains("DEBUG"))
+            .collect();
+        format!(
+            "the operator said:\n{}",
+            lines[lines.len().saturating_sub(25)..].join("\n")
+        )
+    }
+}
+
+/// One entry of `data`.
+pub fn one(secret_key: &str, key: &str, property: &str) -> Value {
+    json!({"secretKey": secret_key, "remoteRef": {"key": key, "property": property}})
+}
