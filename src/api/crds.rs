@@ -104,6 +104,6 @@ pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, CrdError> {
     }
     let text = serde_saphyr::to_string(&value).map_err(|e| CrdError::Yaml(e.to_string()))?;
     Ok(format!(
-        "# Generated from src/api by 'cargo run -- crds --write crds'; do not edit.\n{text}"
+        "# Generated from src/api by 'cargo run --bin keyferry -- crds --write crds'; do not edit.\n{text}"
     ))
 }

@@ -142,22 +142,24 @@ pub fn external_secret(schema: &mut Value) {
     ] {
         set(schema, &format!("{path}.name"), &name());
     }
-    let duration = |default: Option<&str>| {
-        let message = "write a duration such as 1h, 15m or 1h30m";
-        let mut keywords = json!({"maxLength": 64, "x-kubernetes-validations": [rule(&format!("self.matches('{DURATION}')"), message)]});
-        if let Some(default) = default {
-            keywords["default"] = json!(default);
-        }
-        keywords
-    };
-    set(schema, "spec.refreshInterval", &duration(Some("1h0m0s")));
+    let interval = rule(
+        &format!("self.matches('{DURATION}')"),
+        "write a duration such as 1h, 15m or 1h30m",
+    );
+    let interval = json!({"default": "1h0m0s", "maxLength": 64, "x-kubernetes-validations": [interval]});
+    set(schema, "spec.refreshInterval", &interval);
     set(schema, "spec.syncWindows.windows", &json!({"minItems": 1}));
     set(
         schema,
         "spec.syncWindows.windows[].schedule",
         &json!({"pattern": CRON}),
     );
-    set(schema, "spec.syncWindows.windows[].duration", &duration(None));
+    // A rule would cost too much inside a list; a pattern's message has to do.
+    set(
+        schema,
+        "spec.syncWindows.windows[].duration",
+        &json!({"maxLength": 64, "pattern": DURATION.replace("\\\\", "\\")}),
+    );
     set(
         schema,
         "spec.target",

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::pki::{Authority, Pair};
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::wait::wait_for;
+use crate::wait::{Ended, wait_for};
 use crate::{free_port, install_tls_provider, repository};
 
 const READY: Duration = Duration::from_secs(90);
@@ -141,7 +141,7 @@ impl Cluster {
         let client = client_of(&path.join("admin.kubeconfig")).await?;
         wait_for("the API server", READY, || async {
             if !api_server.runs() {
-                bail!("it ended: {}", api_server.last_words());
+                return Err(Ended(api_server.last_words()).into());
             }
             let request = http_get("/readyz")?;
             Ok(client
@@ -457,6 +457,8 @@ fn api_server(
     let accounts = Authority::new("service-accounts")?.client("service-accounts", None)?;
     let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
     let key = write("service-accounts.key", &accounts.key)?;
+    // The public half, which the API server takes from a certificate.
+    let public = write("service-accounts.crt", &accounts.certificate)?;
     Ok(vec![
         programs.path("kube-apiserver")?.display().to_string(),
         format!("--etcd-servers={etcd}"),
@@ -465,7 +467,7 @@ fn api_server(
         format!("--tls-cert-file={}", write("serving.crt", &serving.certificate)?),
         format!("--tls-private-key-file={}", write("serving.key", &serving.key)?),
         format!("--client-ca-file={}", write("ca.crt", &authority.pem)?),
-        format!("--service-account-key-file={key}"),
+        format!("--service-account-key-file={public}"),
         format!("--service-account-signing-key-file={key}"),
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         "--service-cluster-ip-range=10.96.0.0/16".into(),

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::free_port;
 use crate::process::Process;
-use crate::wait::wait_for;
+use crate::wait::{Ended, wait_for};
 
 static COUNT: AtomicU64 = AtomicU64::new(1);
 
@@ -105,7 +105,7 @@ impl Operator {
     pub async fn wait_ready(&self) -> Result<()> {
         wait_for("the operator", Duration::from_secs(60), || async {
             if !self.process.runs() {
-                bail!("it ended: {}", self.process.last_words());
+                return Err(Ended(self.process.last_words()).into());
             }
             let answer = self
                 .http

@@ -86,7 +86,17 @@ fn alive(state: &Value) -> bool {
     pid(state).is_some_and(|pid| test_kill_process(pid).is_ok())
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
+    match command() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("testbed: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Result<()> {
     match Cli::parse().command {
         Sub::Up(up) => runtime()?.block_on(start(up)),
         Sub::Down(name) => runtime()?.block_on(down(&name.name)),
