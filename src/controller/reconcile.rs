@@ -23,6 +23,7 @@ use crate::sync::assemble::{Answer, assemble};
 use crate::sync::plan::{Plan, plan};
 use crate::target::apply::{self, Applied};
 use crate::target::names;
+use crate::vault::error::VaultError;
 use crate::vault::kv::KvAnswer;
 
 /// When an object is worked on next, if nothing happens before.
@@ -202,7 +203,8 @@ async fn sync(
 ) -> Result<(), Failure> {
     let at = Timestamp::now();
     let target_key = target_of(object);
-    let expect_target = target != State::Absent;
+    // A target of Merge is somebody else's until the first merge, and not among those that are watched.
+    let expect_target = target != State::Absent || object.spec.creation_policy() == CreationPolicy::Merge;
     // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
     let (answers, existing) = tokio::join!(read_all(ctx, key, plan, stores), async {
         if expect_target {
@@ -263,6 +265,8 @@ async fn read_all(
             },
             ReadError::Login(message) => Failure::store_not_ready(&read.store, "VaultDenied", &message),
             ReadError::Denied(message) => Failure::own(format!("key {}: {message}", read.key)),
+            // No fault of the object: it is tried again, and its status says nothing of it.
+            ReadError::Vault(error @ VaultError::RateLimited { .. }) => Failure::Api(error.to_string()),
             ReadError::Vault(error) => {
                 Failure::own(format!("{} could not read key {}: {error}", read.store, read.key))
             }

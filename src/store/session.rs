@@ -18,6 +18,8 @@ use crate::vault::transport::{Token, Transport};
 /// A refused login is tried again after this long, doubling up to [`DENIED_MAX`].
 const DENIED_FIRST: Duration = Duration::from_secs(30);
 const DENIED_MAX: Duration = Duration::from_secs(300);
+/// Tries of a read that meets a rate limit, each after the connection's pause.
+const RATE_LIMIT_TRIES: usize = 20;
 /// Between logins that a 403 asked for: one path without a policy must not become a stream of logins.
 const RELOGIN_FIRST: Duration = Duration::from_secs(2);
 const RELOGIN_MAX: Duration = Duration::from_secs(60);
@@ -345,9 +347,18 @@ impl Session {
         };
         loop {
             // The permit comes first: while it is awaited, more readers may join.
-            let permit = self.connection.permit().await;
+            let mut permit = self.connection.permit().await;
             let Some(waiting) = guard.take() else { return };
-            let answer = self.request(&key).await;
+            let mut answer = self.request(&key).await;
+            for _ in 0..RATE_LIMIT_TRIES {
+                if !matches!(answer, Err(ReadError::Vault(VaultError::RateLimited { .. }))) {
+                    break;
+                }
+                // The whole connection slows down; the permit comes back when the limit is over.
+                drop(permit);
+                permit = self.connection.permit().await;
+                answer = self.request(&key).await;
+            }
             drop(permit);
             for sender in waiting {
                 let _ = sender.send(answer.clone());

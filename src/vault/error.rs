@@ -206,6 +206,22 @@ impl VaultError {
     }
 }
 
+impl Unreachable {
+    /// The TLS library's error lies inside of one or more errors of I/O, out of reach of `source`.
+    fn of_io(error: &std::io::Error) -> Option<Self> {
+        match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => return Some(Self::Refused),
+            std::io::ErrorKind::TimedOut => return Some(Self::Timeout),
+            _ => {}
+        }
+        let inner = error.get_ref()?;
+        if inner.is::<rustls::Error>() {
+            return Some(Self::Tls);
+        }
+        Self::of_io(inner.downcast_ref::<std::io::Error>()?)
+    }
+}
+
 impl From<&reqwest::Error> for Unreachable {
     /// Finds the cause at the bottom of the chain; the texts of the chain hold URLs and stay inside.
     fn from(error: &reqwest::Error) -> Self {
@@ -217,13 +233,8 @@ impl From<&reqwest::Error> for Unreachable {
             if current.is::<rustls::Error>() {
                 return Self::Tls;
             }
-            if let Some(io) = current.downcast_ref::<std::io::Error>() {
-                match io.kind() {
-                    std::io::ErrorKind::ConnectionRefused => return Self::Refused,
-                    std::io::ErrorKind::TimedOut => return Self::Timeout,
-                    _ if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => return Self::Tls,
-                    _ => {}
-                }
+            if let Some(kind) = current.downcast_ref::<std::io::Error>().and_then(Self::of_io) {
+                return kind;
             }
             if current.to_string().contains("dns error") {
                 return Self::Dns;

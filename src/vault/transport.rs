@@ -14,7 +14,7 @@ use crate::secret::SecretBytes;
 /// Bytes of a body that are read at most: 1 MiB is the largest Secret, and JSON escapes up to sixfold.
 pub const BODY_LIMIT: usize = 8 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// A health check must not wait as long as a read may.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 

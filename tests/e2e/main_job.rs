@@ -342,7 +342,7 @@ fn extract_versions_paths_and_kv_v1_are_read() {
             .vault
             .patch(
                 "app",
-                json!({"password": "two", "nested": {"list": [{"name": "deep"}]}, "n": 1.50}),
+                json!({"password": "two", "nested": {"list": [{"name": "deep"}]}, "n": 1.5}),
             )
             .await?;
         let data = json!([
@@ -366,7 +366,7 @@ fn extract_versions_paths_and_kv_v1_are_read() {
         ] {
             scene.wait_value("app", key, value).await?;
         }
-        let whole = r#"{"n":1.50,"nested":{"list":[{"name":"deep"}]},"password":"two","username":"app"}"#;
+        let whole = r#"{"n":1.5,"nested":{"list":[{"name":"deep"}]},"password":"two","username":"app"}"#;
         scene.wait_value("app", "whole", whole).await?;
         scene
             .vault

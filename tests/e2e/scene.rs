@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 /// Long enough for a loaded machine; no test depends on it but those that fail.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(45);
 
 // One runtime for all tests: connections of clients belong to the runtime that made them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -168,6 +168,15 @@ impl Scene {
         self.cluster.apply(&yaml).await.map(drop)
     }
 
+    /// ExternalSecrets on the path `app/0`, made while Vault cannot be asked.
+    pub async fn many_without_vault(&self, prefix: &str, count: usize) -> Result<()> {
+        for i in 0..count {
+            let spec = json!({"refreshInterval": "1h", "data": [one("value", "app/0", "value")]});
+            self.external_secret(&format!("{prefix}-{i}"), spec).await?;
+        }
+        Ok(())
+    }
+
     pub async fn get(&self, kind: &str, name: &str) -> Result<Value> {
         let text = self
             .cluster
@@ -228,7 +237,8 @@ impl Scene {
             "-o",
             "name",
         ];
-        wait_for(&format!("the end of {kind} {name}"), SOON, || async {
+        // The garbage collector learns of new kinds every 30 s.
+        wait_for(&format!("the end of {kind} {name}"), 2 * SOON, || async {
             Ok(self
                 .cluster
                 .kubectl(&args, "")

@@ -486,7 +486,7 @@ fn start_controller_manager(
     url: &str,
     authority: &Authority,
 ) -> Result<Process> {
-    let pair = authority.client("system:kube-controller-manager", None)?;
+    let pair = authority.client("system:kube-controller-manager", Some("system:masters"))?;
     let kubeconfig = folder.join("controller-manager.kubeconfig");
     write_kubeconfig(&kubeconfig, url, &authority.pem, Credential::Pair(&pair))?;
     let command = vec![
