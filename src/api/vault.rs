@@ -260,7 +260,11 @@ pub struct VaultIamAuth {
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "externalID")]
     pub external_id: Option<String>,
     /// Value of X-Vault-AWS-IAM-Server-ID.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "vaultAwsIamServerID"
+    )]
     pub vault_aws_iam_server_id: Option<String>,
     /// Static credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -185,7 +185,8 @@ impl VaultError {
     pub fn casts_suspicion(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Outage(_) => true,
-            Self::Status { status, .. } => *status >= 500,
+            // 472 and 474: a secondary, and a standby without an active node.
+            Self::Status { status, .. } => *status >= 500 || matches!(status, 472 | 474),
             _ => false,
         }
     }

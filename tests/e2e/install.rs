@@ -96,7 +96,18 @@ fn the_chart_gives_no_more_rights_than_it_says() {
         cluster.install_chart(&[]).await?;
         let can = async |verb: &str, resource: &str, namespace: &str| -> Result<bool> {
             let account = "--as=system:serviceaccount:security:keyferry";
-            let args = ["auth", "can-i", verb, resource, "-n", namespace, account];
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            let subresource = format!("--subresource={subresource}");
+            let args = [
+                "auth",
+                "can-i",
+                verb,
+                resource,
+                &subresource,
+                "-n",
+                namespace,
+                account,
+            ];
             Ok(cluster
                 .kubectl(&args, "")
                 .await

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
 use keyferry_testbed::{Mode, Proxy};
 use serde_json::json;
 use tokio::time::sleep;

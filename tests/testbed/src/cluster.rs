@@ -362,8 +362,21 @@ impl Cluster {
             *running = Process::start("kube-apiserver", &path, &self.api_server_command, &[], None)?;
         }
         wait_for("the API server", READY, || async {
-            let text = self.client.request_text(http_get("/readyz")?).await;
-            Ok(text.ok().filter(|text| text == "ok").map(drop))
+            // With a limit: a connection of the old process may never answer.
+            let text = tokio::time::timeout(
+                Duration::from_secs(2),
+                self.client.request_text(http_get("/readyz")?),
+            )
+            .await;
+            let last_words = self
+                .api_server
+                .lock()
+                .map(|process| process.last_words())
+                .unwrap_or_default();
+            match text {
+                Ok(Ok(text)) if text == "ok" => Ok(Some(())),
+                other => bail!("{:?}\n{last_words}", other.map(|r| r.map_err(|e| e.to_string()))),
+            }
         })
         .await
     }

@@ -21,8 +21,9 @@ pub use wait::wait_for;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 
 /// A port of loopback that is free at this moment.
 ///

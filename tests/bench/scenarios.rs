@@ -1,0 +1,284 @@
+//! The scenarios.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use keyferry_testbed::Operator;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::observer::Observer;
+use crate::rig::{Rig, each, external_secrets, value};
+use crate::{Options, floor};
+
+pub const ALL: &[&str] = &[
+    "first-sync",
+    "force-sync",
+    "shared-path",
+    "recovery",
+    "cold-start",
+];
+const LIMIT: Duration = Duration::from_secs(900);
+const LOGIN: &str = "auth/kubernetes/login";
+
+pub async fn run(name: &str, options: &Options) -> Result<Value> {
+    eprintln!("bench: {name} …");
+    let rig = Rig::start(options).await?;
+    let mut result = match name {
+        "first-sync" => first_sync(&rig, options).await?,
+        "force-sync" => force_sync(&rig, options).await?,
+        "shared-path" => shared_path(&rig, options).await?,
+        "recovery" => recovery(&rig, options).await?,
+        "cold-start" => cold_start(&rig, options).await?,
+        other => bail!("no scenario '{other}'"),
+    };
+    result["scenario"] = json!(name);
+    Ok(result)
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn secs(from: Instant, to: Instant) -> f64 {
+    rounded(to.saturating_duration_since(from).as_secs_f64())
+}
+
+fn percentile(times: &mut [f64], part: f64) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let index = ((times.len() as f64 * part).ceil() as usize).clamp(1, times.len().max(1)) - 1;
+    rounded(times.get(index).copied().unwrap_or_default())
+}
+
+fn password_of(name: &str, round: usize, paths: usize) -> String {
+    let number: usize = name.trim_start_matches("app-").parse().unwrap_or(0);
+    value(round, number % paths)["password"]
+        .as_str()
+        .unwrap_or_default()
+        .into()
+}
+
+fn is_ready(text: &str) -> bool {
+    text.starts_with("True|")
+}
+
+/// Requests of the operator to the API server, by what they were.
+fn kube_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
+    let events = rig.cluster.audit_since(mark)?;
+    let ours: Vec<_> = events
+        .iter()
+        .filter(|e| e.user() == "system:serviceaccount:security:keyferry")
+        .collect();
+    let lease = |resource: &str| resource == "leases";
+    let all = ours
+        .iter()
+        .filter(|e| !lease(&e.resource()) && e.verb != "watch")
+        .count();
+    let writes = ours
+        .iter()
+        .filter(|e| !lease(&e.resource()) && !matches!(e.verb.as_str(), "get" | "list" | "watch"))
+        .count();
+    Ok((all, writes))
+}
+
+fn vault_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
+    let requests = rig.vault.requests_since(mark)?;
+    Ok((requests.values().sum(), requests.get(LOGIN).copied().unwrap_or(0)))
+}
+
+async fn synced(rig: &Rig, options: &Options, paths: usize, interval: &str) -> Result<(Observer, Operator)> {
+    rig.write_paths(paths, 0).await?;
+    let observer = Observer::start(&rig.cluster);
+    let operator = rig.operator().await?;
+    rig.create_objects(options.objects, paths, interval).await?;
+    observer
+        .secrets(options.objects, LIMIT, |name, text| {
+            text == password_of(name, 0, paths)
+        })
+        .await?;
+    observer
+        .objects(options.objects, LIMIT, |_, text| is_ready(text))
+        .await?;
+    Ok((observer, operator))
+}
+
+async fn first_sync(rig: &Rig, options: &Options) -> Result<Value> {
+    let n = options.objects;
+    rig.write_paths(n, 0).await?;
+    let floor = floor::first_sync(rig, n).await?;
+    floor::clean(rig).await?;
+    let observer = Observer::start(&rig.cluster);
+    let operator = rig.operator().await?;
+    observer.store(Instant::now() - LIMIT, LIMIT, is_ready).await?;
+    sleep(Duration::from_secs(1)).await;
+    let (vault, kube, cpu) = (
+        rig.vault.audit_mark(),
+        rig.cluster.audit_mark(),
+        operator.cpu_seconds()?,
+    );
+    let began = Instant::now();
+    rig.create_objects(n, n, "1h").await?;
+    let created = began.elapsed();
+    let secret = observer
+        .secrets(n, LIMIT, |name, text| text == password_of(name, 0, n))
+        .await?;
+    let ready = observer.objects(n, LIMIT, |_, text| is_ready(text)).await?;
+    sleep(Duration::from_secs(1)).await;
+    let (requests, logins) = vault_requests(rig, vault)?;
+    let (all, _) = kube_requests(rig, kube)?;
+    Ok(json!({
+        "objects": n, "seconds_to_create": rounded(created.as_secs_f64()),
+        "seconds_to_last_secret": secs(began, secret), "seconds_to_last_ready": secs(began, ready),
+        "floor_seconds": rounded(floor), "ratio_to_floor": rounded(secs(began, secret) / floor),
+        "vault_requests": requests, "vault_logins": logins, "kube_requests": all,
+        "kube_requests_per_object": rounded(all as f64 / n as f64),
+        "cpu_seconds": rounded(operator.cpu_seconds()? - cpu), "rss_mib": rounded(operator.rss_mib()?),
+    }))
+}
+
+async fn force_sync(rig: &Rig, options: &Options) -> Result<Value> {
+    let (observer, _operator) = synced(rig, options, options.objects, "1h").await?;
+    let objects = external_secrets(rig.cluster.client());
+    let mut times = Vec::new();
+    for round in 1..=100 {
+        rig.vault.put("bench/1", value(round, 1)).await?;
+        let began = Instant::now();
+        let annotation = json!({"metadata": {"annotations": {"force-sync": round.to_string()}}});
+        objects
+            .patch("app-1", &PatchParams::default(), &Patch::Merge(annotation))
+            .await?;
+        let wanted = value(round, 1)["password"]
+            .as_str()
+            .unwrap_or_default()
+            .to_string();
+        let at = observer
+            .secrets(1, LIMIT, |name, text| name == "app-1" && text == wanted)
+            .await?;
+        times.push(at.saturating_duration_since(began).as_secs_f64() * 1000.0);
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut floor = floor::force_sync(rig, 100).await?;
+    let (p50, p99, floor_p50) = (
+        percentile(&mut times, 0.5),
+        percentile(&mut times, 0.99),
+        percentile(&mut floor, 0.5),
+    );
+    Ok(json!({
+        "objects": options.objects, "p50_ms": p50, "p99_ms": p99, "floor_p50_ms": floor_p50,
+        "p50_ratio_to_floor": rounded(p50 / floor_p50), "p99_ratio_to_floor": rounded(p99 / floor_p50),
+    }))
+}
+
+async fn shared_path(rig: &Rig, options: &Options) -> Result<Value> {
+    let paths = (options.objects / 20).max(1);
+    let (observer, _operator) = synced(rig, options, paths, "1h").await?;
+    rig.write_paths(paths, 1).await?;
+    let mark = rig.vault.audit_mark();
+    let objects = external_secrets(rig.cluster.client());
+    let began = Instant::now();
+    each(options.objects, |i| {
+        let objects = objects.clone();
+        async move {
+            let annotation = json!({"metadata": {"annotations": {"force-sync": "1"}}});
+            objects
+                .patch(
+                    &format!("app-{i}"),
+                    &PatchParams::default(),
+                    &Patch::Merge(annotation),
+                )
+                .await?;
+            Ok(())
+        }
+    })
+    .await?;
+    let last = observer
+        .secrets(options.objects, LIMIT, |name, text| {
+            text == password_of(name, 1, paths)
+        })
+        .await?;
+    sleep(Duration::from_secs(1)).await;
+    let (requests, _) = vault_requests(rig, mark)?;
+    Ok(
+        json!({"objects": options.objects, "paths": paths, "vault_requests": requests, "seconds": secs(began, last)}),
+    )
+}
+
+async fn recovery(rig: &Rig, options: &Options) -> Result<Value> {
+    let (observer, operator) = synced(rig, options, options.objects, "10s").await?;
+    rig.vault.restart_sealed().await?;
+    let sealed = Instant::now();
+    observer
+        .store(sealed - Duration::from_secs(10), LIMIT, |text| {
+            text.starts_with("False|")
+        })
+        .await?;
+    // Whatever was under way when Vault stopped has ended by now.
+    sleep(Duration::from_secs(3)).await;
+    let (audit, kube, cpu) = (
+        rig.vault.audit_mark(),
+        rig.cluster.audit_mark(),
+        operator.cpu_seconds()?,
+    );
+    sleep(Duration::from_secs(options.sealed).saturating_sub(sealed.elapsed())).await;
+    let lines = rig.vault.audit_since(audit)?.len();
+    let (requests, _) = vault_requests(rig, audit)?;
+    let (_, writes) = kube_requests(rig, kube)?;
+    let cpu = operator.cpu_seconds()? - cpu;
+    let unsealed_at = k8s_openapi::jiff::Timestamp::now();
+    let unsealed = Instant::now();
+    rig.vault.unseal_now().await?;
+    let store = observer.store(unsealed, LIMIT, is_ready).await?;
+    // Fresh: the status says so, with a refreshTime after the unseal (whole seconds).
+    let since = unsealed_at.as_second();
+    let fresh = move |text: &str| {
+        let time = text
+            .rsplit('|')
+            .next()
+            .and_then(|time| time.parse::<k8s_openapi::jiff::Timestamp>().ok());
+        text.starts_with("True|secret synced|") && time.is_some_and(|time| time.as_second() >= since)
+    };
+    let last = observer
+        .objects(options.objects, LIMIT, |_, text| fresh(text))
+        .await?;
+    let first = observer.times(fresh).into_iter().min().unwrap_or(last);
+    let ms = |at: Instant| rounded(at.saturating_duration_since(unsealed).as_secs_f64() * 1000.0);
+    Ok(json!({
+        "objects": options.objects, "sealed_seconds": options.sealed, "store_ready_ms": ms(store),
+        "first_fresh_ms": ms(first), "last_fresh_ms": ms(last), "vault_requests_while_sealed": requests,
+        "audit_lines_while_sealed": lines, "kube_writes_while_sealed": writes, "cpu_seconds_while_sealed": rounded(cpu),
+    }))
+}
+
+async fn cold_start(rig: &Rig, options: &Options) -> Result<Value> {
+    let (observer, operator) = synced(rig, options, options.objects, "1h").await?;
+    operator.terminate()?;
+    let (vault, kube) = (rig.vault.audit_mark(), rig.cluster.audit_mark());
+    let began = Instant::now();
+    let operator = rig.operator().await?;
+    // Idle: neither Vault nor the API server has heard anything but the lease for half a second.
+    let (mut last, mut quiet_since) = ((0, 0), Instant::now());
+    while quiet_since.elapsed() < Duration::from_millis(500) {
+        sleep(Duration::from_millis(20)).await;
+        let now = (vault_requests(rig, vault)?.0, kube_requests(rig, kube)?.0);
+        if now != last {
+            (last, quiet_since) = (now, Instant::now());
+        }
+    }
+    let idle = secs(began, quiet_since);
+    sleep(Duration::from_secs(3)).await;
+    let ((requests, _), (all, writes)) = (vault_requests(rig, vault)?, kube_requests(rig, kube)?);
+    rig.vault.put("bench/1", value(1, 1)).await?;
+    let annotation = json!({"metadata": {"annotations": {"force-sync": "1"}}});
+    external_secrets(rig.cluster.client())
+        .patch("app-1", &PatchParams::default(), &Patch::Merge(annotation))
+        .await?;
+    let wanted = value(1, 1)["password"].as_str().unwrap_or_default().to_string();
+    observer
+        .secrets(1, LIMIT, |name, text| name == "app-1" && text == wanted)
+        .await?;
+    Ok(json!({
+        "objects": options.objects, "seconds_to_idle": idle, "vault_requests": requests, "kube_requests": all,
+        "kube_writes": writes, "rss_mib": rounded(operator.rss_mib()?), "cpu_seconds": rounded(operator.cpu_seconds()?),
+    }))
+}
