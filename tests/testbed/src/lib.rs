@@ -25,15 +25,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, bail};
 
-/// A port of loopback that is free at this moment.
+static PORTS: AtomicU32 = AtomicU32::new(0);
+
+/// A port of loopback that is free at this moment. It lies below those that the system hands out to
+/// clients, so that a program that is stopped finds its own port again.
 ///
 /// # Errors
-/// If the system has none.
+/// If there is none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .context("no free port on loopback")?
-        .local_addr()?
-        .port())
+    for _ in 0..1000 {
+        let own = std::process::id().wrapping_mul(97);
+        let step = PORTS.fetch_add(1, Ordering::Relaxed).wrapping_add(own);
+        let port = 15_000 + u16::try_from(step % 15_000)?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on loopback between 15000 and 30000")
 }
 
 /// The repository that this crate lies in.
