@@ -23,7 +23,7 @@ const SUSPECT_TRIES: u32 = 3;
 const RETRIES: u32 = 3;
 const PROBE_FIRST: Duration = Duration::from_millis(250);
 const PROBE_LAST: Duration = Duration::from_secs(1);
-const SLOW_DOWN: Duration = Duration::from_secs(1);
+const SLOW_DOWN: Duration = Duration::from_millis(500);
 const SLOW_DOWN_MAX: Duration = Duration::from_secs(30);
 
 /// Why and since when a server is out of service.
@@ -172,9 +172,9 @@ impl Connection {
         if slow.until.is_some_and(|until| until > Instant::now()) {
             return;
         }
-        let wait = retry_after
-            .unwrap_or((slow.last * 2).max(SLOW_DOWN))
-            .min(SLOW_DOWN_MAX);
+        // Vault says 0 when less than a second is left: that is no reason to ask again at once.
+        let asked = retry_after.filter(|wait| !wait.is_zero());
+        let wait = asked.unwrap_or((slow.last * 2).max(SLOW_DOWN)).min(SLOW_DOWN_MAX);
         *slow = SlowDown {
             until: Some(Instant::now() + wait),
             last: wait,
