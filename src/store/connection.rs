@@ -172,6 +172,7 @@ impl Connection {
         if slow.until.is_some_and(|until| until > Instant::now()) {
             return;
         }
+        tracing::debug!(server = self.server.url, ?retry_after, last = ?slow.last, "Vault limits the rate of requests");
         // Vault says 0 when less than a second is left: that is no reason to ask again at once.
         let asked = retry_after.filter(|wait| !wait.is_zero());
         let wait = asked.unwrap_or((slow.last * 2).max(SLOW_DOWN)).min(SLOW_DOWN_MAX);

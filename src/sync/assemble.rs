@@ -24,6 +24,8 @@ pub struct Assembled {
     pub data: BTreeMap<String, SecretBytes>,
     /// Entries whose secret is missing, for people: `spec.data[0] (key: app/db)`.
     pub missing: Vec<String>,
+    /// Whether any secret was there, be it empty: then nothing may be deleted (promise 1).
+    pub found: bool,
 }
 
 /// Why it cannot be said what the target must hold. No value is ever part of it.
@@ -49,6 +51,7 @@ pub fn assemble(plan: &Plan, answers: &[Answer]) -> Result<Assembled, AssembleEr
         };
         match answers.get(entry.read) {
             Some(Answer::Found(secret)) => {
+                assembled.found = true;
                 assembled.data.extend(values(entry, secret).map_err(fail)?);
             }
             Some(Answer::Missing) if !plan.missing_fails => {

@@ -145,6 +145,8 @@ pub fn plan(
     if assembled.data.is_empty() {
         match owner.spec.deletion_policy() {
             DeletionPolicy::Retain => return nothing(Outcome::Retained, None, false),
+            // An empty secret is not a missing one: only a clean 'not found' of all of them deletes.
+            DeletionPolicy::Delete if assembled.found => return nothing(Outcome::Retained, None, false),
             DeletionPolicy::Delete => return delete(owner, existing),
             DeletionPolicy::Merge => {}
         }

@@ -148,6 +148,22 @@ fn only_our_own_secret_is_deleted() {
 }
 
 #[test]
+fn a_secret_that_is_empty_at_vault_deletes_nothing() {
+    let target = json!({"deletionPolicy": "Delete"});
+    let existing = ours(target.clone(), &[("k", "v")]);
+    let empty = Assembled {
+        data: BTreeMap::new(),
+        missing: vec![],
+        found: true,
+    };
+    let planned = plan(&owner(target), Some(&existing), &empty, &hasher()).unwrap();
+    assert_eq!(
+        (planned.action, planned.outcome),
+        (Action::Nothing, Outcome::Retained)
+    );
+}
+
+#[test]
 fn owner_and_orphan_replace_all_data_and_merge_keeps_what_is_foreign() {
     let existing = foreign(json!({"theirs": "MQ==", "k": "MQ=="}));
     for policy in ["Owner", "Orphan"] {
