@@ -125,8 +125,9 @@ async fn reconcile(
     Ok(
         match due::need(&fresh, interval.as_std().unwrap_or_default(), &known) {
             Need::At(at) => Next::At(instant_of(at)),
-            // A change that came meanwhile is in the queue already.
-            Need::Sync(_) | Need::Nothing => Next::Nothing,
+            // It took longer than the interval, or a change came meanwhile.
+            Need::Sync(_) => Next::At(Instant::now()),
+            Need::Nothing => Next::Nothing,
         },
     )
 }

@@ -24,6 +24,7 @@ fn data(pairs: &[(&str, &str)]) -> Assembled {
     Assembled {
         data,
         missing: vec![],
+        found: !pairs.is_empty(),
     }
 }
 
