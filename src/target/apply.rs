@@ -1,4 +1,4 @@
-//! The writes: what [`plan`](super::plan) decided, done against the API server.
+//! The writes: what [`plan`] decided, done against the API server.
 //!
 //! Secrets are written with ESO's own field manager and by Update, not by server-side apply: then a
 //! Secret that ESO wrote carries one entry of managedFields for both operators, and keys that are no
