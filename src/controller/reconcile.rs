@@ -15,12 +15,12 @@ use super::outcome::{self, Failure};
 use super::queue::Work;
 use super::status::{Ready, Synced};
 use super::targets::State;
-use crate::api::external_secret::{CreationPolicy, ExternalSecret};
+use crate::api::external_secret::{CreationPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::session::ReadError;
 use crate::store::{Gate, Store, Verdict};
 use crate::sync::assemble::{Answer, assemble};
-use crate::sync::plan::{Plan, plan};
+use crate::sync::plan::{Plan, Read, plan};
 use crate::target::apply::{self, Applied};
 use crate::target::names;
 use crate::vault::error::VaultError;
@@ -132,6 +132,17 @@ async fn reconcile(
     )
 }
 
+/// The store that a read of this namespace means.
+fn store_of(read: &Read, namespace: &str) -> StoreKey {
+    let kind = read.store.kind;
+    let namespace = (kind == StoreKind::SecretStore).then(|| namespace.to_string());
+    StoreKey {
+        kind,
+        namespace,
+        name: read.store.name.clone(),
+    }
+}
+
 fn version_of(object: &ExternalSecret) -> String {
     let metadata = &object.metadata;
     names::synced_resource_version(
@@ -169,23 +180,22 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
     let mut stores = Vec::with_capacity(plan.reads.len());
     let mut closed = None;
     for read in &plan.reads {
-        match ctx.stores.gate(&read.store, &key.namespace, labels.as_ref()) {
+        let store_key = store_of(read, &key.namespace);
+        match ctx.stores.gate(&store_key, &key.namespace, labels.as_ref()) {
             Gate::OtherClass => return Ok(None),
             Gate::Open(store) => stores.push(store),
-            Gate::Missing => closed = closed.or(Some(Failure::store_missing(&read.store))),
-            Gate::Forbidden => {
-                closed = closed.or(Some(Failure::store_forbidden(&read.store, &key.namespace)))
-            }
-            Gate::Pending => closed = closed.or(Some(Failure::StorePending(read.store.clone()))),
+            Gate::Missing => closed = closed.or(Some(Failure::store_missing(&store_key))),
+            Gate::Forbidden => closed = closed.or(Some(Failure::store_forbidden(&store_key, &key.namespace))),
+            Gate::Pending => closed = closed.or(Some(Failure::StorePending(store_key))),
             Gate::Closed(Verdict::Outage { url, down }) => {
                 closed = closed.or(Some(Failure::Outage {
-                    store: read.store.clone(),
+                    store: store_key,
                     url,
                     down,
                 }));
             }
             Gate::Closed(Verdict::NotReady { reason, message }) => {
-                closed = closed.or(Some(Failure::store_not_ready(&read.store, reason, &message)));
+                closed = closed.or(Some(Failure::store_not_ready(&store_key, reason, &message)));
             }
             Gate::Closed(Verdict::Ready) => {}
         }
@@ -254,23 +264,23 @@ async fn read_all(
     stores: &[Arc<Store>],
 ) -> Result<Vec<Answer>, Failure> {
     let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
-        let answer = ctx
-            .stores
-            .read(store, &key.namespace, &read.key, read.version)
-            .await;
+        let version = read.version.as_deref().and_then(|version| version.parse().ok());
+        let answer = ctx.stores.read(store, &key.namespace, &read.key, version).await;
         answer.map_err(|error| match error {
             ReadError::Outage(down) => Failure::Outage {
-                store: read.store.clone(),
+                store: store.key().clone(),
                 url: store.url().into(),
                 down,
             },
-            ReadError::Login(message) => Failure::store_not_ready(&read.store, "VaultDenied", &message),
+            ReadError::Login(message) => Failure::store_not_ready(store.key(), "VaultDenied", &message),
             ReadError::Denied(message) => Failure::own(format!("key {}: {message}", read.key)),
             // No fault of the object: it is tried again, and its status says nothing of it.
             ReadError::Vault(error @ VaultError::RateLimited { .. }) => Failure::Api(error.to_string()),
-            ReadError::Vault(error) => {
-                Failure::own(format!("{} could not read key {}: {error}", read.store, read.key))
-            }
+            ReadError::Vault(error) => Failure::own(format!(
+                "{} could not read key {}: {error}",
+                store.key(),
+                read.key
+            )),
         })
     });
     join_all(reads)

@@ -1,7 +1,11 @@
-//! What an ExternalSecret needs, and what its target must hold. Pure: no I/O, no clock.
+//! Pure: which reads an ExternalSecret needs (`plan`), and from their answers what the target must hold
+//! (`assemble`). Talks to nobody and reads no clock, so the controller and the `render` sub-command run the
+//! same code.
 
 pub mod assemble;
 pub mod decode;
+mod gjson_path;
 pub mod keys;
+pub mod number;
 pub mod plan;
 pub mod property;

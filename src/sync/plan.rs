@@ -1,139 +1,190 @@
-//! Which reads an ExternalSecret needs.
+//! Which reads an ExternalSecret needs. Everything that is wrong with a spec, or not served, is found here:
+//! before anything is read, and by the name of its field.
 
-use std::fmt;
+use std::collections::HashMap;
 
+use super::keys;
 use crate::api::external_secret::{
-    CreationPolicy, DeletionPolicy, ExternalSecretData, ExternalSecretDataFrom, ExternalSecretSpec,
-    MetadataPolicy, RemoteRef, SecretStoreRef, StoreSourceRef,
+    ConversionStrategy, CreationPolicy, DecodingStrategy, DeletionPolicy, ExternalSecretData,
+    ExternalSecretDataFrom, ExternalSecretSpec, ExternalSecretTarget, MetadataPolicy, NullBytePolicy,
+    RemoteRef, SecretStoreRef, StoreKind, StoreSourceRef,
 };
-use crate::api::store::StoreKey;
 
-/// One read of a store; entries that ask for the same share it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Read {
-    /// Which store.
-    pub store: StoreKey,
-    /// Which key of it.
-    pub key: String,
-    /// Which version; `None` means the latest.
-    pub version: Option<u64>,
+/// A store, by kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StoreRef {
+    /// Its kind.
+    pub kind: StoreKind,
+    /// Its name.
+    pub name: String,
 }
 
-/// What becomes of a read.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Use {
-    /// One value for one key of the target.
-    Single {
-        /// The key of the target.
-        secret_key: String,
-    },
-    /// Every key of the remote secret.
-    Extract,
+/// One request to a store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Read {
+    /// Where to read.
+    pub store: StoreRef,
+    /// The path, as the user wrote it.
+    pub key: String,
+    /// The version of the secret; none means the latest.
+    pub version: Option<String>,
+}
+
+/// What to read, and what to make of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The requests; no two are equal, however many entries use one.
+    pub reads: Vec<Read>,
+    /// What becomes of the answers, in the order in which later entries win over earlier ones.
+    pub entries: Vec<Entry>,
+    /// What to do about an entry whose secret does not exist.
+    pub when_missing: WhenMissing,
+}
+
+/// What to do about an entry whose secret does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenMissing {
+    /// The sync fails: `deletionPolicy: Retain`.
+    Fail,
+    /// The entry is left out: `deletionPolicy: Delete` and `Merge`.
+    Skip,
 }
 
 /// One entry of `data` or `dataFrom`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// Where it stands, for messages: `spec.data[0]`.
-    pub field: String,
-    /// Index into the reads.
-    pub read: usize,
-    /// What becomes of it.
-    pub usage: Use,
-    /// Its options.
-    pub remote: RemoteRef,
-}
-
-/// All reads and what becomes of them, in the order that decides which value wins.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    /// The reads, each once.
-    pub reads: Vec<Read>,
-    /// The entries: `dataFrom` first, so that `data` wins.
-    pub entries: Vec<Entry>,
-    /// Whether an entry whose secret is missing fails the sync (`deletionPolicy: Retain`).
-    pub missing_fails: bool,
-}
-
-/// What cannot be done, which field asks for it, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    field: String,
-    why: String,
+pub struct Entry {
+    /// Where it stands, for example `spec.data[0]` or `spec.dataFrom[1].extract`.
+    pub place: String,
+    /// The path that it reads.
+    pub key: String,
+    /// Which of [`Plan::reads`] it uses.
+    pub read: usize,
+    /// The top-level key or gjson path to take from the secret; none means all of it.
+    pub property: Option<String>,
+    /// How values are decoded.
+    pub decoding: DecodingStrategy,
+    /// Whether values may hold null bytes.
+    pub null_bytes: NullBytePolicy,
+    /// Where values go.
+    pub into: Destination,
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.why)
+impl Entry {
+    /// The entry and the path it reads, as messages name it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{} (key: {})", self.place, self.key)
     }
 }
 
-fn refuse<T>(field: impl Into<String>, why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal {
-        field: field.into(),
-        why: why.into(),
-    })
+/// Where the values of an entry go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// One value, under this key (`data`).
+    Key(String),
+    /// Every member of a JSON object, under its own converted name (`dataFrom.extract`).
+    OwnKeys(ConversionStrategy),
 }
 
-fn later<T>(field: impl Into<String>) -> Result<T, Refusal> {
-    refuse(
-        field,
-        "is not served by this version of Keyferry; nothing is synced rather than something else",
-    )
+/// A spec that cannot be carried out until it is changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Refusal {
+    /// The field that is to blame, for example `spec.data[1].remoteRef.key`.
+    pub field: String,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
 }
 
-/// Plans the reads.
-///
-/// # Errors
-/// What the spec asks for and cannot be had.
+impl Refusal {
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+
+    fn not_served(field: impl Into<String>, instead: &str) -> Self {
+        Self::new(field, format!("is not served by keyferry yet; {instead}"))
+    }
+}
+
+/// Works out the reads of an ExternalSecret in this namespace.
 pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal> {
-    check_target(spec)?;
+    let target = spec.target.clone().unwrap_or_default();
+    check_target(&target)?;
     if spec.sync_windows.is_some() {
-        return later("spec.syncWindows");
+        return Err(Refusal::not_served(
+            "spec.syncWindows",
+            "remove it: the secret is then read at every refreshInterval",
+        ));
     }
     if spec.data.is_empty() && spec.data_from.is_empty() {
-        return refuse("spec", "either data or dataFrom should be specified");
+        return Err(Refusal::new(
+            "spec",
+            "either data or dataFrom should be specified; name at least one secret to read",
+        ));
     }
     let mut planner = Planner {
         spec,
         namespace,
-        plan: Plan::default(),
+        reads: Vec::new(),
+        known: HashMap::new(),
     };
-    planner.plan.missing_fails = spec.deletion_policy() == DeletionPolicy::Retain;
-    for (i, entry) in spec.data_from.iter().enumerate() {
-        planner.data_from(&format!("spec.dataFrom[{i}]"), entry)?;
+    let mut entries = Vec::with_capacity(spec.data_from.len() + spec.data.len());
+    for (position, entry) in spec.data_from.iter().enumerate() {
+        entries.push(planner.data_from(&format!("spec.dataFrom[{position}]"), entry)?);
     }
-    for (i, entry) in spec.data.iter().enumerate() {
-        planner.data(&format!("spec.data[{i}]"), entry)?;
+    for (position, entry) in spec.data.iter().enumerate() {
+        entries.push(planner.data(&format!("spec.data[{position}]"), entry)?);
     }
-    Ok(planner.plan)
+    let when_missing = match target.deletion_policy.unwrap_or_default() {
+        DeletionPolicy::Retain => WhenMissing::Fail,
+        DeletionPolicy::Delete | DeletionPolicy::Merge => WhenMissing::Skip,
+    };
+    Ok(Plan {
+        reads: planner.reads,
+        entries,
+        when_missing,
+    })
 }
 
-fn check_target(spec: &ExternalSecretSpec) -> Result<(), Refusal> {
-    let target = spec.target.clone().unwrap_or_default();
+fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
     if target.manifest.is_some() {
-        return later("spec.target.manifest");
+        return Err(Refusal::not_served(
+            "spec.target.manifest",
+            "remove it: the target is a Secret",
+        ));
     }
     if let Some(template) = &target.template {
-        let holds = [
-            ("type", template.type_.is_some()),
-            ("metadata", template.metadata.is_some()),
+        let metadata = template.metadata.as_ref().is_some_and(|metadata| {
+            metadata.annotations.as_ref().is_some_and(|map| !map.is_empty())
+                || metadata.labels.as_ref().is_some_and(|map| !map.is_empty())
+                || !metadata.finalizers.is_empty()
+        });
+        let held = [
             (
-                "data",
-                template.data.as_ref().is_some_and(|data| !data.is_empty()),
+                "type",
+                template.type_.as_ref().is_some_and(|type_| !type_.is_empty()),
             ),
+            ("metadata", metadata),
+            ("data", template.data.as_ref().is_some_and(|map| !map.is_empty())),
             ("templateFrom", !template.template_from.is_empty()),
         ];
-        if let Some((field, _)) = holds.iter().find(|(_, set)| *set) {
-            return later(format!("spec.target.template.{field}"));
+        if let Some((field, _)) = held.iter().find(|(_, held)| *held) {
+            return Err(Refusal::not_served(
+                format!("spec.target.template.{field}"),
+                "remove it: the values are then written as they were read",
+            ));
         }
     }
-    if spec.deletion_policy() == DeletionPolicy::Delete && spec.creation_policy() != CreationPolicy::Owner {
-        return refuse(
-            "spec.target",
+    let owner = target.creation_policy.unwrap_or_default() == CreationPolicy::Owner;
+    if target.deletion_policy == Some(DeletionPolicy::Delete) && !owner {
+        return Err(Refusal::new(
+            "spec.target.deletionPolicy",
             "deletionPolicy=Delete must not be used when the controller doesn't own the secret. Please set \
-             creationPolicy=Owner",
-        );
+             creationPolicy=Owner, or another deletionPolicy",
+        ));
     }
     Ok(())
 }
@@ -141,235 +192,187 @@ fn check_target(spec: &ExternalSecretSpec) -> Result<(), Refusal> {
 struct Planner<'a> {
     spec: &'a ExternalSecretSpec,
     namespace: &'a str,
-    plan: Plan,
+    reads: Vec<Read>,
+    known: HashMap<Read, usize>,
 }
 
 impl Planner<'_> {
-    fn data(&mut self, field: &str, entry: &ExternalSecretData) -> Result<(), Refusal> {
-        let usage = Use::Single {
-            secret_key: entry.secret_key.clone(),
-        };
-        self.remote(
-            field,
-            &format!("{field}.remoteRef"),
+    fn data(&mut self, place: &str, entry: &ExternalSecretData) -> Result<Entry, Refusal> {
+        let field = format!("{place}.secretKey");
+        if entry.secret_key.is_empty() {
+            return Err(Refusal::new(
+                field,
+                "is empty; name the key of the Secret that receives the value",
+            ));
+        }
+        keys::validate_key(&entry.secret_key).map_err(|error| Refusal::new(field, error.to_string()))?;
+        let into = Destination::Key(entry.secret_key.clone());
+        self.entry(
+            place,
+            &format!("{place}.remoteRef"),
             &entry.remote_ref,
             entry.source_ref.as_ref(),
-            usage,
+            into,
+            place,
         )
     }
 
-    fn data_from(&mut self, field: &str, entry: &ExternalSecretDataFrom) -> Result<(), Refusal> {
+    fn data_from(&mut self, place: &str, entry: &ExternalSecretDataFrom) -> Result<Entry, Refusal> {
         if entry.find.is_some() {
-            return later(format!("{field}.find"));
+            return Err(Refusal::not_served(
+                format!("{place}.find"),
+                "take every secret by an entry with extract, or its values one by one with spec.data",
+            ));
         }
         if !entry.rewrite.is_empty() {
-            return later(format!("{field}.rewrite"));
+            return Err(Refusal::not_served(
+                format!("{place}.rewrite"),
+                "remove it, or take the values one by one with spec.data, where secretKey names each key",
+            ));
         }
-        match &entry.extract {
-            Some(remote) => self.remote(
-                field,
-                &format!("{field}.extract"),
-                remote,
-                entry.source_ref.as_ref(),
-                Use::Extract,
-            ),
-            None if entry
-                .source_ref
-                .as_ref()
-                .is_some_and(|source| source.generator_ref.is_some()) =>
-            {
-                later(format!("{field}.sourceRef.generatorRef"))
-            }
-            None => refuse(
-                field,
-                "either extract, find, or sourceRef must be set to dataFrom",
-            ),
+        if let Some(source) = &entry.source_ref {
+            refuse_generator(place, source)?;
         }
+        let Some(extract) = &entry.extract else {
+            let problem = if entry.source_ref.is_some() {
+                "sourceRef.storeRef alone reads nothing; add extract.key, the path of the secret to read"
+            } else {
+                "either extract, find, or sourceRef must be set to dataFrom; add extract.key, the path of the secret \
+                 to read"
+            };
+            return Err(Refusal::new(place, problem));
+        };
+        let field = format!("{place}.extract");
+        let into = Destination::OwnKeys(extract.conversion_strategy.unwrap_or_default());
+        self.entry(place, &field, extract, entry.source_ref.as_ref(), into, &field)
     }
 
-    fn remote(
+    fn entry(
         &mut self,
+        at: &str,
         field: &str,
-        remote_field: &str,
         remote: &RemoteRef,
         source: Option<&StoreSourceRef>,
-        usage: Use,
-    ) -> Result<(), Refusal> {
+        into: Destination,
+        place: &str,
+    ) -> Result<Entry, Refusal> {
+        let store = self.store(at, source)?;
         if remote.metadata_policy == Some(MetadataPolicy::Fetch) {
-            return later(format!("{remote_field}.metadataPolicy: Fetch"));
+            return Err(Refusal::not_served(
+                format!("{field}.metadataPolicy"),
+                "remove it, or set it to None: the value of the secret is then read instead of its metadata",
+            ));
         }
-        check_key(&format!("{remote_field}.key"), &remote.key)?;
-        let read = Read {
-            store: self.store(field, source)?,
+        check_key(&format!("{field}.key"), &remote.key)?;
+        let version = remote.version.clone().filter(|version| !version.is_empty());
+        if let Some(version) = &version {
+            check_version(&format!("{field}.version"), version)?;
+        }
+        Ok(Entry {
+            place: place.to_owned(),
             key: remote.key.clone(),
-            version: version(&format!("{remote_field}.version"), remote.version.as_deref())?,
-        };
-        let known = self.plan.reads.iter().position(|other| *other == read);
-        let index = known.unwrap_or_else(|| {
-            self.plan.reads.push(read);
-            self.plan.reads.len() - 1
-        });
-        self.plan.entries.push(Entry {
-            field: field.into(),
-            read: index,
-            usage,
-            remote: remote.clone(),
-        });
-        Ok(())
+            read: self.read(Read {
+                store,
+                key: remote.key.clone(),
+                version,
+            }),
+            property: remote.property.clone().filter(|property| !property.is_empty()),
+            decoding: remote.decoding_strategy.unwrap_or_default(),
+            null_bytes: remote.null_byte_policy.unwrap_or_default(),
+            into,
+        })
     }
 
-    fn store(&self, field: &str, source: Option<&StoreSourceRef>) -> Result<StoreKey, Refusal> {
-        if source.is_some_and(|source| source.generator_ref.is_some()) {
-            return later(format!("{field}.sourceRef.generatorRef"));
+    /// Entries that read the same share one request.
+    fn read(&mut self, read: Read) -> usize {
+        if let Some(position) = self.known.get(&read) {
+            return *position;
         }
-        let own = source.and_then(|source| source.store_ref.as_ref());
-        let (reference, where_): (Option<&SecretStoreRef>, String) = match own {
-            Some(own) => (Some(own), format!("{field}.sourceRef.storeRef.name")),
-            None => (
-                self.spec.secret_store_ref.as_ref(),
-                "spec.secretStoreRef.name".into(),
-            ),
-        };
-        match reference.and_then(|reference| reference.key(self.namespace)) {
-            Some(store) => Ok(store),
-            None => refuse(where_, "is missing; name the store to read from"),
+        let position = self.reads.len();
+        self.known.insert(read.clone(), position);
+        self.reads.push(read);
+        position
+    }
+
+    fn store(&self, at: &str, source: Option<&StoreSourceRef>) -> Result<StoreRef, Refusal> {
+        if let Some(source) = source {
+            refuse_generator(at, source)?;
         }
+        let (field, reference): (String, Option<&SecretStoreRef>) =
+            match source.and_then(|s| s.store_ref.as_ref()) {
+                Some(own) => (format!("{at}.sourceRef.storeRef.name"), Some(own)),
+                None => (
+                    "spec.secretStoreRef.name".to_owned(),
+                    self.spec.secret_store_ref.as_ref(),
+                ),
+            };
+        let named = reference.and_then(|reference| {
+            let name = reference.name.clone().filter(|name| !name.is_empty())?;
+            Some(StoreRef {
+                kind: reference.kind.unwrap_or_default(),
+                name,
+            })
+        });
+        named.ok_or_else(|| {
+            let problem = format!(
+                "is missing, and {at} needs it; name a SecretStore of namespace {:?}, or a ClusterSecretStore together \
+                 with kind: ClusterSecretStore",
+                self.namespace
+            );
+            Refusal::new(field, problem)
+        })
     }
 }
 
+fn refuse_generator(place: &str, source: &StoreSourceRef) -> Result<(), Refusal> {
+    match source.generator_ref {
+        Some(_) => Err(Refusal::not_served(
+            format!("{place}.sourceRef.generatorRef"),
+            "read the value from a store instead, by sourceRef.storeRef or spec.secretStoreRef",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Stops `..` because it would lead out of the mount: tenants who share a ClusterSecretStore with a broad
+/// policy would read each other's secrets.
 fn check_key(field: &str, key: &str) -> Result<(), Refusal> {
-    if key.trim_matches('/').is_empty() {
-        return refuse(field, "is empty; write the path of the secret");
+    if key.is_empty() {
+        return Err(Refusal::new(
+            field,
+            "is empty; name the path of the secret to read",
+        ));
     }
     if key.chars().any(char::is_control) {
-        return refuse(field, "holds control characters");
-    }
-    if key.split('/').any(|segment| segment == ".." || segment == ".") {
-        return refuse(
+        return Err(Refusal::new(
             field,
-            "holds a '.' or '..' segment, which could leave the mount; write the full path",
-        );
+            format!(
+                "has a control character ({key:?}), which no path in Vault has; remove it (a line break from YAML?)"
+            ),
+        ));
+    }
+    if key.split('/').any(|segment| segment == "..") {
+        return Err(Refusal::new(
+            field,
+            format!("has a `..` segment ({key:?}); write the path of the secret without it"),
+        ));
     }
     Ok(())
 }
 
-fn version(field: &str, text: Option<&str>) -> Result<Option<u64>, Refusal> {
-    match text.filter(|text| !text.is_empty()) {
-        None => Ok(None),
-        Some(text) => match text.parse::<u64>() {
-            // Version 0 is Vault's own word for the latest.
-            Ok(version) => Ok(Some(version).filter(|version| *version > 0)),
-            Err(_) => refuse(field, format!("'{text}' is not the number of a version")),
-        },
+fn check_version(field: &str, version: &str) -> Result<(), Refusal> {
+    let digits = version.bytes().all(|b| b.is_ascii_digit());
+    match version.parse::<u64>() {
+        Ok(number) if digits && number > 0 => Ok(()),
+        _ => Err(Refusal::new(
+            field,
+            format!(
+                "is {version:?}, but versions of a secret are whole numbers from 1; correct it, or \
+                 remove it for the latest version"
+            ),
+        )),
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn planned(mut spec: serde_json::Value) -> Result<Plan, Refusal> {
-        spec["secretStoreRef"] = json!({"name": "s", "kind": "ClusterSecretStore"});
-        plan(&serde_json::from_value(spec).unwrap(), "db")
-    }
-
-    #[test]
-    fn ten_entries_on_one_path_are_one_read() {
-        let data: Vec<_> = (0..10)
-            .map(|i| json!({"secretKey": format!("k{i}"), "remoteRef": {"key": "app", "property": "p"}}))
-            .collect();
-        let plan = planned(json!({"data": data})).unwrap();
-        assert_eq!((plan.reads.len(), plan.entries.len()), (1, 10));
-    }
-
-    #[test]
-    fn data_comes_after_data_from_so_that_it_wins() {
-        let plan = planned(json!({
-            "data": [{"secretKey": "k", "remoteRef": {"key": "a"}}],
-            "dataFrom": [{"extract": {"key": "b"}}],
-        }));
-        let fields: Vec<_> = plan
-            .unwrap()
-            .entries
-            .into_iter()
-            .map(|entry| entry.field)
-            .collect();
-        assert_eq!(fields, ["spec.dataFrom[0]", "spec.data[0]"]);
-    }
-
-    #[test]
-    fn what_is_not_served_is_refused_by_the_name_of_its_field() {
-        let one = json!([{"secretKey": "k", "remoteRef": {"key": "a"}}]);
-        for (spec, field) in [
-            (json!({"dataFrom": [{"find": {}}]}), "spec.dataFrom[0].find"),
-            (
-                json!({"dataFrom": [{"extract": {"key": "a"}, "rewrite": [{"regexp": {"source": "a", "target": "b"}}]}]}),
-                "spec.dataFrom[0].rewrite",
-            ),
-            (
-                json!({"dataFrom": [{"sourceRef": {"generatorRef": {"kind": "UUID", "name": "u"}}}]}),
-                "spec.dataFrom[0].sourceRef.generatorRef",
-            ),
-            (
-                json!({"data": [{"secretKey": "k", "remoteRef": {"key": "a", "metadataPolicy": "Fetch"}}]}),
-                "spec.data[0].remoteRef.metadataPolicy",
-            ),
-            (
-                json!({"data": one, "syncWindows": {"kind": "allow", "windows": []}}),
-                "spec.syncWindows",
-            ),
-            (
-                json!({"data": one, "target": {"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}}}),
-                "spec.target.manifest",
-            ),
-            (
-                json!({"data": one, "target": {"template": {"data": {"a": "b"}}}}),
-                "spec.target.template.data",
-            ),
-            (
-                json!({"data": one, "target": {"template": {"type": "kubernetes.io/tls"}}}),
-                "spec.target.template.type",
-            ),
-            (
-                json!({"data": one, "target": {"deletionPolicy": "Delete", "creationPolicy": "Orphan"}}),
-                "spec.target",
-            ),
-            (json!({}), "spec"),
-            (
-                json!({"data": [{"secretKey": "k", "remoteRef": {"key": "a", "version": "x"}}]}),
-                "spec.data[0].remoteRef.version",
-            ),
-        ] {
-            let refusal = planned(spec).unwrap_err().to_string();
-            assert!(refusal.starts_with(&format!("{field}:")), "{field} in: {refusal}");
-        }
-        assert!(planned(json!({"data": one, "target": {"template": {}}})).is_ok());
-    }
-
-    #[test]
-    fn a_key_that_could_leave_its_mount_is_refused() {
-        for key in ["../other/data/x", "a/../b", "a\u{0}b", "", "/"] {
-            assert!(
-                planned(json!({"data": [{"secretKey": "k", "remoteRef": {"key": key}}]})).is_err(),
-                "{key:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_entry_may_name_its_own_store_and_none_is_refused() {
-        let spec = json!({"data": [{"secretKey": "k", "remoteRef": {"key": "a"}, "sourceRef": {"storeRef": {"name": "own"}}}]});
-        let plan = planned(spec).unwrap();
-        assert_eq!(plan.reads[0].store.to_string(), "SecretStore db/own");
-        let spec =
-            serde_json::from_value(json!({"data": [{"secretKey": "k", "remoteRef": {"key": "a"}}]})).unwrap();
-        assert!(
-            super::plan(&spec, "db")
-                .unwrap_err()
-                .to_string()
-                .starts_with("spec.secretStoreRef.name")
-        );
-    }
-}
+mod tests;

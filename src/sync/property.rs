@@ -1,250 +1,311 @@
-//! `property`: a top-level key, else a gjson path. The values of both as ESO writes them.
+//! What `remoteRef.property` takes out of a secret.
 
 use std::collections::BTreeMap;
 
-use crate::secret::SecretBytes;
-use crate::vault::json::Json;
+use zeroize::Zeroizing;
 
-/// The value of a property; `None` if there is none. An exact top-level key beats the path reading.
-#[must_use]
-pub fn single(secret: &Json, property: Option<&str>) -> Option<SecretBytes> {
-    let Some(property) = property.filter(|property| !property.is_empty()) else {
-        return Some(bytes(secret.to_go_string()));
-    };
-    if let Json::Object(entries) = secret
-        && let Some(value) = entries.get(property)
-    {
-        return Some(value_of(value));
-    }
-    path(secret, property).map(bytes)
+use super::gjson_path::{self, PathError};
+use super::number;
+use crate::secret::SecretBytes;
+use crate::vault::json::{Json, JsonError};
+
+/// Why a property cannot be taken; never holds a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PropertyError {
+    /// The secret has no such property.
+    #[error(
+        "cannot find secret data for key: \"{property}\"; the secret exists but has no such property: correct the \
+         property, or add it to the secret"
+    )]
+    NotFound {
+        /// The property.
+        property: String,
+    },
+    /// The property is a path that cannot be followed.
+    #[error("property \"{property}\": {error}")]
+    Path {
+        /// The property.
+        property: String,
+        /// What is wrong with it.
+        error: PathError,
+    },
+    /// `extract` needs an object.
+    #[error("{what} is {kind}, but extract needs a JSON object; take it with spec.data instead")]
+    NotAnObject {
+        /// The secret, or the property of it.
+        what: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// `extract` needs JSON.
+    #[error("{what} is not a JSON object, which extract needs ({error}); take it with spec.data instead")]
+    NotJson {
+        /// The secret, or the property of it.
+        what: String,
+        /// What is wrong with it.
+        error: JsonError,
+    },
 }
 
-/// Every key of the object that a property leads to, or of the secret itself. `Ok(None)`: no such
-/// property.
+/// The value for one key of the target, as `data` takes it.
 ///
-/// # Errors
-/// If what is found is not an object.
-pub fn extract(
+/// No property means the whole secret as JSON. A top-level key of that very name wins over the reading as a
+/// gjson path, so that keys with dots in them can be named.
+pub fn value(secret: &Json, property: Option<&str>) -> Result<SecretBytes, PropertyError> {
+    let Some(property) = property else {
+        return Ok(SecretBytes::new(secret.to_go_string().into_bytes()));
+    };
+    if let Some(member) = secret.get(property) {
+        return Ok(bytes(member));
+    }
+    let text = Zeroizing::new(secret.to_go_string());
+    match gjson_path::get(&text, property) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(PropertyError::NotFound {
+            property: property.to_owned(),
+        }),
+        Err(error) => Err(PropertyError::Path {
+            property: property.to_owned(),
+            error,
+        }),
+    }
+}
+
+/// Every member of the object that the property names, as `dataFrom.extract` takes them.
+///
+/// ESO reads the value of the property a second time, now with numbers as floats; that is visible in the
+/// target (`1.0` becomes `1`) and therefore kept, except that integers keep their digits.
+pub fn members(
     secret: &Json,
     property: Option<&str>,
-) -> Result<Option<BTreeMap<String, SecretBytes>>, NotAnObject> {
-    let inner;
-    let object = match property.filter(|property| !property.is_empty()) {
-        None => secret,
-        Some(property) => {
-            let Some(text) = single(secret, Some(property)) else {
-                return Ok(None);
-            };
-            inner = Json::parse(text.expose()).map_err(|_| NotAnObject)?;
-            &inner
-        }
+) -> Result<BTreeMap<String, SecretBytes>, PropertyError> {
+    let what = || match property {
+        Some(property) => format!("property \"{property}\""),
+        None => "the secret".to_owned(),
     };
-    let Json::Object(entries) = object else {
-        return Err(NotAnObject);
-    };
-    Ok(Some(
-        entries
-            .iter()
-            .map(|(key, value)| (key.clone(), parsed_value_of(value)))
-            .collect(),
-    ))
+    let text = value(secret, property)?;
+    let again = Json::parse(text.expose()).map_err(|error| PropertyError::NotJson { what: what(), error })?;
+    let again = through_float(again);
+    match again.kind() {
+        // Go decodes null into an empty map.
+        "null" => Ok(BTreeMap::new()),
+        kind => match again.into_object() {
+            Some(members) => Ok(members
+                .iter()
+                .map(|(key, member)| (key.clone(), bytes(member)))
+                .collect()),
+            None => Err(PropertyError::NotAnObject { what: what(), kind }),
+        },
+    }
 }
 
-/// What a property leads to is not an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAnObject;
-
-fn bytes(text: String) -> SecretBytes {
-    SecretBytes::new(text.into_bytes())
-}
-
-fn value_of(value: &Json) -> SecretBytes {
+/// A value as it is stored in the target.
+fn bytes(value: &Json) -> SecretBytes {
     match value {
+        Json::String(text) | Json::Number(text) => text.as_str().into(),
         Json::Null => SecretBytes::default(),
-        Json::String(text) => text.as_str().into(),
-        other => bytes(other.to_go_string()),
-    }
-}
-
-/// A value of `extract`: numbers went through a float64, as in ESO, but whole numbers keep their
-/// digits, where ESO's lose some beyond 2^53.
-fn parsed_value_of(value: &Json) -> SecretBytes {
-    match value {
-        Json::Number(digits) => bytes(go_float(digits)),
-        other => value_of(other),
-    }
-}
-
-fn is_whole(digits: &str) -> bool {
-    digits
-        .strip_prefix('-')
-        .unwrap_or(digits)
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-}
-
-/// A number as Go's `strconv.FormatFloat(x, 'f', -1, 64)` writes it.
-fn go_float(digits: &str) -> String {
-    if is_whole(digits) {
-        return digits.to_string();
-    }
-    // Rust's Display of f64 is the shortest form without exponent, as Go's is.
-    match digits.parse::<f64>() {
-        Ok(number) if number.is_finite() => format!("{number}"),
-        _ => digits.to_string(),
-    }
-}
-
-/// A gjson path over the secret's text. Modifiers that the crate lacks are applied here when they
-/// stand at the end of the path.
-fn path(secret: &Json, path: &str) -> Option<String> {
-    for (modifier, apply) in MODIFIERS {
-        if let Some(before) = path.strip_suffix(modifier) {
-            let text = match before.trim_end_matches(['|', '.']) {
-                "" => secret.to_go_string(),
-                before => raw_path(secret, before)?,
-            };
-            return apply(&Json::parse(text.as_bytes()).ok()?);
+        Json::Bool(_) | Json::Array(_) | Json::Object(_) => {
+            SecretBytes::new(value.to_go_string().into_bytes())
         }
     }
-    let text = secret.to_go_string();
-    let found = gjson::get(&text, path);
-    if !found.exists() {
-        return None;
-    }
-    Some(match found.kind() {
-        gjson::Kind::Null => String::new(),
-        gjson::Kind::Number => go_float(found.json()),
-        gjson::Kind::String => found.str().to_string(),
-        gjson::Kind::True | gjson::Kind::False | gjson::Kind::Object | gjson::Kind::Array => {
-            found.json().to_string()
+}
+
+/// The numbers of an object as Go shows them after decoding into floats: directly in it they are printed
+/// plainly, deeper ones as `encoding/json` writes them.
+fn through_float(mut json: Json) -> Json {
+    if let Json::Object(members) = &mut json {
+        for member in members.values_mut() {
+            match member {
+                Json::Number(text) => *member = Json::Number(number::plain(text)),
+                other => nested_through_float(other),
+            }
         }
-    })
+    }
+    json
 }
 
-fn raw_path(secret: &Json, path: &str) -> Option<String> {
-    let text = secret.to_go_string();
-    let found = gjson::get(&text, path);
-    found.exists().then(|| found.json().to_string())
+fn nested_through_float(json: &mut Json) {
+    match json {
+        Json::Number(text) => *json = Json::Number(number::in_json(text)),
+        Json::Array(items) => items.iter_mut().for_each(nested_through_float),
+        Json::Object(members) => members.values_mut().for_each(nested_through_float),
+        Json::Null | Json::Bool(_) | Json::String(_) => {}
+    }
 }
-
-type Modifier = fn(&Json) -> Option<String>;
-
-const MODIFIERS: &[(&str, Modifier)] = &[
-    ("@keys", |json| match json {
-        Json::Object(entries) => Some(
-            Json::Array(
-                entries
-                    .keys()
-                    .map(|key| Json::String(key.clone().into()))
-                    .collect(),
-            )
-            .to_go_string(),
-        ),
-        _ => Some("[]".into()),
-    }),
-    ("@values", |json| match json {
-        Json::Object(entries) => Some(Json::Array(entries.values().cloned().collect()).to_go_string()),
-        _ => Some("[]".into()),
-    }),
-    ("@tostr", |json| Some(json.to_go_string())),
-    ("@fromstr", |json| match json {
-        Json::String(text) => Json::parse(text.as_bytes())
-            .ok()
-            .map(|inner| inner.to_go_string()),
-        _ => None,
-    }),
-];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
-    fn json(text: &str) -> Json {
-        Json::parse(text.as_bytes()).unwrap()
+    fn taken(secret: &str, property: &str) -> Result<String, PropertyError> {
+        let property = Some(property).filter(|property| !property.is_empty());
+        value(&Json::parse(secret.as_bytes()).unwrap(), property).map(text)
     }
 
-    fn one(secret: &str, property: &str) -> Option<String> {
-        single(&json(secret), Some(property)).map(|value| String::from_utf8(value.expose().to_vec()).unwrap())
+    fn text(bytes: SecretBytes) -> String {
+        String::from_utf8(bytes.expose().to_vec()).unwrap()
+    }
+
+    fn extracted(secret: &str, property: &str) -> Result<Vec<(String, String)>, PropertyError> {
+        let property = Some(property).filter(|property| !property.is_empty());
+        let members = members(&Json::parse(secret.as_bytes()).unwrap(), property)?;
+        Ok(members
+            .into_iter()
+            .map(|(key, value)| (key, text(value)))
+            .collect())
+    }
+
+    const ACCESS: &str = r#"{"access_key":"access_key","access_secret":"access_secret","token":null}"#;
+    const NESTED: &str =
+        r#"{"nested":{"foo":"oke","bar":"nested value"},"nested.bar":"something different"}"#;
+
+    #[test]
+    fn a_property_is_a_top_level_key() {
+        assert_eq!(taken(ACCESS, "access_key").unwrap(), "access_key");
     }
 
     #[test]
-    fn without_a_property_the_whole_secret_comes_as_gos_json() {
-        let value = single(&json(r#"{"b":1.50,"a":"<"}"#), None).unwrap();
-        assert_eq!(value.expose(), br#"{"a":"\u003c","b":1.50}"#);
-    }
-
-    #[test]
-    fn an_exact_key_beats_the_path() {
+    fn without_a_property_the_whole_secret_is_json() {
         assert_eq!(
-            one(
-                r#"{"nested.bar":"literal","nested":{"bar":"deep"}}"#,
-                "nested.bar"
-            )
-            .unwrap(),
-            "literal"
+            taken(ACCESS, "").unwrap(),
+            r#"{"access_key":"access_key","access_secret":"access_secret","token":null}"#
         );
-        assert_eq!(one(r#"{"nested":{"foo":"oke"}}"#, "nested.foo").unwrap(), "oke");
+        assert_eq!(
+            taken(r#"{"b":1.0,"a":"<&>"}"#, "").unwrap(),
+            r#"{"a":"\u003c\u0026\u003e","b":1.0}"#
+        );
     }
 
     #[test]
-    fn values_are_written_as_eso_writes_them() {
-        let secret = r#"{"n":42,"f":1.50,"t":true,"z":null,"o":{"b":1,"a":"<"},"l":["x",1]}"#;
-        for (property, value) in [
+    fn a_property_with_dots_leads_into_nested_objects() {
+        assert_eq!(taken(NESTED, "nested.foo").unwrap(), "oke");
+    }
+
+    #[test]
+    fn a_literal_key_with_dots_wins_over_the_nested_value() {
+        assert_eq!(taken(NESTED, "nested.bar").unwrap(), "something different");
+    }
+
+    #[test]
+    fn a_missing_property_is_an_error_that_names_it() {
+        let error = taken(ACCESS, "nop.doesnt.exist").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot find secret data for key: \"nop.doesnt.exist\"")
+        );
+        assert!(!error.to_string().contains("access_secret"));
+    }
+
+    #[test]
+    fn every_kind_of_value_has_its_form_in_the_target() {
+        let secret = r#"{"s":"a\nb ","n":42,"f":1.50,"t":true,"z":null,"o":{"b":"<","a":1},"a":[1,"x"]}"#;
+        for (property, expected) in [
+            ("s", "a\nb "),
             ("n", "42"),
             ("f", "1.50"),
             ("t", "true"),
             ("z", ""),
-            ("o", r#"{"a":"\u003c","b":1}"#),
-            ("l", r#"["x",1]"#),
-            ("l.1", "1"),
-            ("o.a", "<"),
+            ("o", r#"{"a":1,"b":"\u003c"}"#),
+            ("a", r#"[1,"x"]"#),
         ] {
-            assert_eq!(one(secret, property).unwrap(), value, "{property}");
+            assert_eq!(taken(secret, property).unwrap(), expected, "{property}");
         }
     }
 
     #[test]
-    fn lists_are_reached_by_index_wildcard_and_query() {
-        let people = r#"{"friends":[{"first":"Dale","age":44},{"first":"Roger","age":68}]}"#;
-        assert_eq!(one(people, "friends.1.first").unwrap(), "Roger");
-        assert_eq!(one(people, "friends.#").unwrap(), "2");
-        assert_eq!(one(people, r#"friends.#(age>50).first"#).unwrap(), "Roger");
-        assert_eq!(one(people, "friends.#.first").unwrap(), r#"["Dale","Roger"]"#);
-        assert_eq!(one(people, "friends.0|@keys").unwrap(), r#"["age","first"]"#);
+    fn extract_takes_every_member() {
+        let expected = [
+            ("access_key", "access_key"),
+            ("access_secret", "access_secret"),
+            ("token", ""),
+        ];
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        assert_eq!(extracted(ACCESS, "").unwrap(), expected);
     }
 
     #[test]
-    fn a_property_that_is_not_there_is_none() {
-        assert_eq!(one(r#"{"a":1}"#, "nop.doesnt.exist"), None);
+    fn extract_leaves_no_html_escapes_in_strings() {
+        let secret = r#"{"access_key":"acc<ess_&ke.,y","access_secret":"acce&?ss_s>ecret"}"#;
+        assert_eq!(extracted(secret, "").unwrap()[0].1, "acc<ess_&ke.,y");
+        assert_eq!(extracted(secret, "").unwrap()[1].1, "acce&?ss_s>ecret");
     }
 
     #[test]
-    fn extract_takes_numbers_through_a_float_and_keeps_whole_ones() {
-        let map = extract(
-            &json(r#"{"a":1.0,"b":1e3,"c":5432,"d":12345678901234567890,"e":{"x":"<"}}"#),
-            None,
-        )
-        .unwrap()
-        .unwrap();
-        let text: Vec<_> = map
-            .values()
-            .map(|v| String::from_utf8(v.expose().to_vec()).unwrap())
+    fn extract_prints_numbers_as_go_prints_floats_but_keeps_long_integers() {
+        let secret = r#"{"a":2.12,"b":2.1234534153423423,"c":42,"d":true,"e":"Zm9vYmFy","f":1.0,"g":1e3,
+            "h":9007199254740993,"i":{"x":[1.0,1e21,9007199254740993]}}"#;
+        let values: Vec<String> = extracted(secret, "")
+            .unwrap()
+            .into_iter()
+            .map(|(_, value)| value)
             .collect();
         assert_eq!(
-            text,
-            ["1", "1000", "5432", "12345678901234567890", r#"{"x":"\u003c"}"#]
+            values,
+            [
+                "2.12",
+                "2.1234534153423423",
+                "42",
+                "true",
+                "Zm9vYmFy",
+                "1",
+                "1000",
+                "9007199254740993",
+                r#"{"x":[1,1e+21,9007199254740993]}"#
+            ]
         );
-        assert_eq!(extract(&json(r#"{"a":"x"}"#), Some("a")).err(), Some(NotAnObject));
-        assert_eq!(extract(&json(r#"{"a":"x"}"#), Some("b")).unwrap(), None);
     }
 
-    proptest! {
-        #[test]
-        fn no_path_panics(path in "[a-z0-9.#*?@|{}\\[\\]()\\\\\"!:,=<>-]{0,24}") {
-            let _ = single(&json(r#"{"a":[1,{"b":"c"}],"d":{"e":null},"f":"g"}"#), Some(&path));
+    #[test]
+    fn extract_with_a_property_takes_the_members_of_that_object() {
+        let secret = r#"{"nested":{"foo":{"oke":"yup","mhkeih":"yada yada"}}}"#;
+        assert_eq!(
+            extracted(secret, "nested").unwrap(),
+            [(
+                "foo".to_owned(),
+                r#"{"mhkeih":"yada yada","oke":"yup"}"#.to_owned()
+            )]
+        );
+        assert_eq!(
+            extracted(secret, "nested.foo").unwrap(),
+            [
+                ("mhkeih".to_owned(), "yada yada".to_owned()),
+                ("oke".to_owned(), "yup".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn extract_reads_json_that_is_kept_in_a_string() {
+        let secret = r#"{"blob":"{\"user\":\"u\",\"pin\":0.10}"}"#;
+        assert_eq!(
+            extracted(secret, "blob").unwrap(),
+            [
+                ("pin".to_owned(), "0.1".to_owned()),
+                ("user".to_owned(), "u".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn extract_of_something_else_than_an_object_is_an_error_without_the_value() {
+        let secret = r#"{"a":"hunter2","b":[1],"c":"","d":7}"#;
+        for property in ["a", "b", "c", "d"] {
+            let error = extracted(secret, property).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("property \"{property}\" is ")),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn extract_of_an_empty_object_is_no_keys() {
+        assert_eq!(extracted("{}", "").unwrap(), []);
     }
 }

@@ -146,7 +146,7 @@ pub fn plan(
         match owner.spec.deletion_policy() {
             DeletionPolicy::Retain => return nothing(Outcome::Retained, None, false),
             // An empty secret is not a missing one: only a clean 'not found' of all of them deletes.
-            DeletionPolicy::Delete if assembled.found => return nothing(Outcome::Retained, None, false),
+            DeletionPolicy::Delete if assembled.found > 0 => return nothing(Outcome::Retained, None, false),
             DeletionPolicy::Delete => return delete(owner, existing),
             DeletionPolicy::Merge => {}
         }

@@ -24,7 +24,7 @@ fn data(pairs: &[(&str, &str)]) -> Assembled {
     Assembled {
         data,
         missing: vec![],
-        found: !pairs.is_empty(),
+        found: pairs.len(),
     }
 }
 
@@ -155,7 +155,7 @@ fn a_secret_that_is_empty_at_vault_deletes_nothing() {
     let empty = Assembled {
         data: BTreeMap::new(),
         missing: vec![],
-        found: true,
+        found: 1,
     };
     let planned = plan(&owner(target), Some(&existing), &empty, &hasher()).unwrap();
     assert_eq!(

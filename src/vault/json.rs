@@ -1,122 +1,185 @@
-//! JSON as Vault keeps it: numbers with their digits, objects in order of their keys, and the text form
-//! that Go's `encoding/json` gives, which is what ends up in targets.
+//! JSON as Vault sends it: numbers keep their digits, and nothing of it can be printed by accident.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-/// Depth at which parsing stops: deeper than any secret, and far from the end of the stack.
-const DEPTH_MAX: usize = 100;
+/// How deep objects and arrays may be nested; deeper ones are refused rather than risking the stack.
+pub const MAX_DEPTH: usize = 128;
 
-/// One JSON value. `Debug` shows its kind only.
-#[derive(Clone, PartialEq)]
+/// A JSON value that holds secrets: wiped when dropped, and `Debug` names only its kind.
+///
+/// Numbers keep the text they had, because users store account numbers and PINs as numbers and a trip through
+/// a float would change them.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub enum Json {
-    /// `null`.
+    /// `null`
+    #[default]
     Null,
-    /// `true` or `false`.
+    /// `true` or `false`
     Bool(bool),
     /// A number, as it was written.
     Number(String),
-    /// A string.
-    String(Zeroizing<String>),
-    /// A list.
+    /// A string, unescaped.
+    String(String),
+    /// An array.
     Array(Vec<Json>),
-    /// An object.
+    /// An object; of equal keys the last one counts, as in Go.
     Object(BTreeMap<String, Json>),
 }
 
-/// The text is not JSON, or too deep. What it holds is not told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not valid JSON")]
-pub struct NotJson;
-
-impl fmt::Debug for Json {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Null => "Json(null)",
-            Self::Bool(_) => "Json(bool)",
-            Self::Number(_) => "Json(number)",
-            Self::String(_) => "Json(string)",
-            Self::Array(_) => "Json(array)",
-            Self::Object(_) => "Json(object)",
-        })
-    }
+/// Why a text is not JSON that we accept; never holds any of the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// It ends too early.
+    #[error("the JSON text ends too early")]
+    Truncated,
+    /// It breaks a rule of JSON.
+    #[error("not valid JSON (line {line}, column {column})")]
+    Syntax {
+        /// Line of the fault, from 1.
+        line: usize,
+        /// Column of the fault, from 1.
+        column: usize,
+    },
+    /// A string in it holds half of a surrogate pair or an impossible escape.
+    #[error("the JSON text holds a string that is not valid Unicode")]
+    Unicode,
+    /// It is nested too deeply.
+    #[error("the JSON text is nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
 }
 
 impl Json {
-    /// Parses a text.
-    ///
-    /// # Errors
-    /// If it is not JSON.
-    pub fn parse(text: &[u8]) -> Result<Self, NotJson> {
-        let raw: &RawValue = serde_json::from_slice(text).map_err(|_| NotJson)?;
-        Self::of(raw, 0)
+    /// Reads one JSON value; anything but white space after it is an error.
+    pub fn parse(text: &[u8]) -> Result<Self, JsonError> {
+        let raw: &RawValue = serde_json::from_slice(text).map_err(|error| match error.classify() {
+            serde_json::error::Category::Eof => JsonError::Truncated,
+            _ => JsonError::Syntax {
+                line: error.line(),
+                column: error.column(),
+            },
+        })?;
+        Self::from_raw(raw, 0)
     }
 
-    fn of(raw: &RawValue, depth: usize) -> Result<Self, NotJson> {
-        fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, NotJson> {
-            serde_json::from_str(raw.get()).map_err(|_| NotJson)
-        }
-        if depth > DEPTH_MAX {
-            return Err(NotJson);
-        }
-        Ok(match raw.get().as_bytes().first() {
-            Some(b'n') => Self::Null,
-            Some(b't') => Self::Bool(true),
-            Some(b'f') => Self::Bool(false),
-            Some(b'"') => Self::String(read(raw)?),
-            Some(b'[') => {
-                let items: Vec<&RawValue> = read(raw)?;
-                Self::Array(
-                    items
-                        .into_iter()
-                        .map(|item| Self::of(item, depth + 1))
-                        .collect::<Result<_, _>>()?,
-                )
-            }
+    fn from_raw(raw: &RawValue, depth: usize) -> Result<Self, JsonError> {
+        let text = raw.get();
+        // The text was checked as a whole before, so what can still fail is the Unicode of a string.
+        let unicode = |_| JsonError::Unicode;
+        match text.as_bytes().first() {
+            Some(b'{' | b'[') if depth == MAX_DEPTH => Err(JsonError::TooDeep),
             Some(b'{') => {
-                let entries: BTreeMap<String, &RawValue> = read(raw)?;
-                let entry = |(key, item)| Ok((key, Self::of(item, depth + 1)?));
-                Self::Object(entries.into_iter().map(entry).collect::<Result<_, _>>()?)
+                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(unicode)?;
+                let members = members
+                    .into_iter()
+                    .map(|(key, value)| Ok((key, Self::from_raw(value, depth + 1)?)));
+                Ok(Self::Object(members.collect::<Result<_, JsonError>>()?))
             }
-            _ => Self::Number(raw.get().to_string()),
-        })
+            Some(b'[') => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).map_err(unicode)?;
+                let items = items.into_iter().map(|value| Self::from_raw(value, depth + 1));
+                Ok(Self::Array(items.collect::<Result<_, JsonError>>()?))
+            }
+            Some(b'"') => Ok(Self::String(serde_json::from_str(text).map_err(unicode)?)),
+            Some(b't') => Ok(Self::Bool(true)),
+            Some(b'f') => Ok(Self::Bool(false)),
+            Some(b'n') => Ok(Self::Null),
+            _ => Ok(Self::Number(text.to_owned())),
+        }
     }
 
-    /// The text as Go writes it: compact, keys sorted, `<`, `>`, `&` and the line separators escaped.
+    /// What it is, in the words of JSON; safe to print.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number(_) => "a number",
+            Self::String(_) => "a string",
+            Self::Array(_) => "an array",
+            Self::Object(_) => "an object",
+        }
+    }
+
+    /// The member of an object.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => members.get(key),
+            _ => None,
+        }
+    }
+
+    /// The text of a string.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Takes the members out of an object.
+    #[must_use]
+    pub fn into_object(mut self) -> Option<BTreeMap<String, Self>> {
+        match &mut self {
+            Self::Object(members) => Some(std::mem::take(members)),
+            _ => None,
+        }
+    }
+
+    /// The text that Go's `encoding/json` makes of it: sorted keys, no white space, `<`, `>`, `&`, U+2028 and
+    /// U+2029 escaped. Byte for byte what ESO writes, so that a takeover restarts nobody's pods.
     #[must_use]
     pub fn to_go_string(&self) -> String {
-        let mut text = String::new();
-        self.write(&mut text);
-        text
+        let mut out = String::with_capacity(self.size_hint());
+        self.write(&mut out);
+        out
+    }
+
+    /// Upper bound of the written size for usual texts: a buffer that never grows leaves no copies behind.
+    fn size_hint(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) => 5,
+            Self::Number(text) => text.len(),
+            Self::String(text) => go_string_len(text),
+            Self::Array(items) => 2 + items.iter().map(|item| item.size_hint() + 1).sum::<usize>(),
+            Self::Object(members) => {
+                2 + members
+                    .iter()
+                    .map(|(key, value)| go_string_len(key) + value.size_hint() + 2)
+                    .sum::<usize>()
+            }
+        }
     }
 
     fn write(&self, out: &mut String) {
         match self {
             Self::Null => out.push_str("null"),
-            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Self::Number(digits) => out.push_str(digits),
-            Self::String(text) => write_string(text, out),
+            Self::Bool(true) => out.push_str("true"),
+            Self::Bool(false) => out.push_str("false"),
+            Self::Number(text) => out.push_str(text),
+            Self::String(text) => write_go_string(text, out),
             Self::Array(items) => {
                 out.push('[');
-                for (i, item) in items.iter().enumerate() {
-                    if i > 0 {
+                for (position, item) in items.iter().enumerate() {
+                    if position > 0 {
                         out.push(',');
                     }
                     item.write(out);
                 }
                 out.push(']');
             }
-            Self::Object(entries) => {
+            Self::Object(members) => {
                 out.push('{');
-                for (i, (key, value)) in entries.iter().enumerate() {
-                    if i > 0 {
+                for (position, (key, value)) in members.iter().enumerate() {
+                    if position > 0 {
                         out.push(',');
                     }
-                    write_string(key, out);
+                    write_go_string(key, out);
                     out.push(':');
                     value.write(out);
                 }
@@ -126,81 +189,202 @@ impl Json {
     }
 }
 
-fn write_string(text: &str, out: &mut String) {
+impl Drop for Json {
+    fn drop(&mut self) {
+        if let Self::String(text) | Self::Number(text) = self {
+            text.zeroize();
+        }
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Json({})", self.kind())
+    }
+}
+
+/// Writes a string literal as Go's `encoding/json` does.
+fn write_go_string(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\u{:04x}", c as u32);
+        match go_escape(c) {
+            Escape::None => out.push(c),
+            Escape::Short(letter) => {
+                out.push('\\');
+                out.push(letter);
             }
-            c => out.push(c),
+            Escape::Long => {
+                let code = u32::from(c);
+                out.push_str("\\u");
+                for shift in [12, 8, 4, 0] {
+                    out.push(char::from_digit((code >> shift) & 0xf, 16).unwrap_or('0'));
+                }
+            }
         }
     }
     out.push('"');
 }
 
+/// A string literal as Go's `encoding/json` writes it.
+#[must_use]
+pub fn go_string(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(go_string_len(text)));
+    write_go_string(text, &mut out);
+    out
+}
+
+fn go_string_len(text: &str) -> usize {
+    let escaped = |c: char| match go_escape(c) {
+        Escape::None => c.len_utf8(),
+        Escape::Short(_) => 2,
+        Escape::Long => 6,
+    };
+    2 + text.chars().map(escaped).sum::<usize>()
+}
+
+enum Escape {
+    None,
+    Short(char),
+    Long,
+}
+
+fn go_escape(c: char) -> Escape {
+    match c {
+        '"' | '\\' => Escape::Short(c),
+        '\u{8}' => Escape::Short('b'),
+        '\u{c}' => Escape::Short('f'),
+        '\n' => Escape::Short('n'),
+        '\r' => Escape::Short('r'),
+        '\t' => Escape::Short('t'),
+        '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => Escape::Long,
+        _ => Escape::None,
+    }
+}
+
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn go(text: &str) -> String {
         Json::parse(text.as_bytes()).unwrap().to_go_string()
     }
 
     #[test]
-    fn the_text_is_gos() {
+    fn objects_are_written_compact_with_sorted_keys() {
         assert_eq!(
-            go(r#"{"b": 1.50, "a": "<x>&\u2028", "c": [null, true, 1e3]}"#),
-            r#"{"a":"\u003cx\u003e\u0026\u2028","b":1.50,"c":[null,true,1e3]}"#
-        );
-        assert_eq!(go(r#""\u0001\b\f\n""#), r#""\u0001\b\f\n""#);
-    }
-
-    #[test]
-    fn long_numbers_keep_their_digits() {
-        assert_eq!(
-            go("[12345678901234567890123, 0.1000]"),
-            "[12345678901234567890123,0.1000]"
+            go(r#" { "b" : [ 1 , true , null ] , "a" : "x" } "#),
+            r#"{"a":"x","b":[1,true,null]}"#
         );
     }
 
     #[test]
-    fn what_is_no_json_is_refused_without_being_shown() {
-        for text in ["", "{", "hunter2", "[1,]", "{\"a\":1}x"] {
-            assert!(!format!("{:?}", Json::parse(text.as_bytes()).unwrap_err()).contains("hunter2"));
-        }
-        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert!(Json::parse(deep.as_bytes()).is_err());
+    fn numbers_keep_the_digits_they_came_with() {
+        let text = r#"[1.50,1e3,12345678901234567890123,-0,1E+2]"#;
+        assert_eq!(go(text), text);
     }
 
     #[test]
-    fn debug_shows_no_value() {
+    fn html_characters_and_line_separators_are_escaped_as_go_does() {
         assert_eq!(
-            format!("{:?}", Json::parse(br#"{"a":"hunter2"}"#).unwrap()),
-            "Json(object)"
+            go("[\"<a>&\u{2028}\u{2029}\"]"),
+            r#"["\u003ca\u003e\u0026\u2028\u2029"]"#
         );
+    }
+
+    #[test]
+    fn control_characters_are_escaped_as_go_does() {
+        assert_eq!(
+            go(r#"["\u0000\u0008\u000c\n\r\t\u001f\u007f\"\\\/"]"#),
+            "[\"\\u0000\\b\\f\\n\\r\\t\\u001f\u{7f}\\\"\\\\/\"]"
+        );
+    }
+
+    #[test]
+    fn text_beyond_ascii_stays_as_it_is() {
+        assert_eq!(go(r#"{"ключ":"\u00fc\ud83d\ude00"}"#), r#"{"ключ":"ü😀"}"#);
+    }
+
+    #[test]
+    fn of_two_equal_keys_the_last_one_counts() {
+        assert_eq!(go(r#"{"a":1,"a":2}"#), r#"{"a":2}"#);
+    }
+
+    #[test]
+    fn debug_shows_the_kind_and_never_the_value() {
+        let json = Json::parse(br#"{"password":"hunter2"}"#).unwrap();
+        assert_eq!(format!("{json:?}"), "Json(an object)");
+        assert_eq!(format!("{:?}", json.get("password")), "Some(Json(a string))");
+    }
+
+    #[test]
+    fn errors_tell_the_place_and_never_the_content() {
+        let error = Json::parse(b"{\"password\": hunter2}").unwrap_err();
+        assert_eq!(error, JsonError::Syntax { line: 1, column: 14 });
+        assert!(!error.to_string().contains("hunter2"));
+        assert_eq!(Json::parse(b"{\"a\":").unwrap_err(), JsonError::Truncated);
+        assert_eq!(Json::parse(b"").unwrap_err(), JsonError::Truncated);
+        assert!(Json::parse(b"{} {}").is_err());
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_an_error() {
+        assert_eq!(Json::parse(br#"["\ud800"]"#).unwrap_err(), JsonError::Unicode);
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(Json::parse(nested(MAX_DEPTH).as_bytes()).is_ok());
+        assert_eq!(
+            Json::parse(nested(MAX_DEPTH + 1).as_bytes()).unwrap_err(),
+            JsonError::TooDeep
+        );
+        assert_eq!(
+            Json::parse(nested(100_000).as_bytes()).unwrap_err(),
+            JsonError::TooDeep
+        );
+    }
+
+    #[test]
+    fn the_members_can_be_taken_out_of_an_object_only() {
+        assert_eq!(Json::parse(b"{\"a\":1}").unwrap().into_object().unwrap().len(), 1);
+        assert!(Json::parse(b"[1]").unwrap().into_object().is_none());
+    }
+
+    fn any_json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::Bool),
+            any::<i64>().prop_map(|n| Json::Number(n.to_string())),
+            any::<String>().prop_map(Json::String),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Json::Array),
+                prop::collection::btree_map(any::<String>(), inner, 0..6).prop_map(Json::Object),
+            ]
+        })
     }
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again(text in "\\PC*") {
-            let json = Json::String(text.into());
-            prop_assert_eq!(Json::parse(json.to_go_string().as_bytes()).unwrap(), json);
+        fn what_is_written_is_read_back_unchanged(json in any_json()) {
+            let text = json.to_go_string();
+            prop_assert!(Json::parse(text.as_bytes()).unwrap() == json);
         }
 
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_input_makes_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Json::parse(&bytes);
+        }
+
+        #[test]
+        fn writing_never_outgrows_its_buffer(json in any_json()) {
+            let text = json.to_go_string();
+            prop_assert!(text.len() <= json.size_hint());
         }
     }
 }

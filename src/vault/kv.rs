@@ -1,5 +1,7 @@
 //! The KV engine: from a key as users write it to a path, and from an answer to its meaning.
 
+use std::sync::Arc;
+
 use rustify::endpoint::Endpoint;
 use vaultrs::api::kv1::requests::GetSecretRequest;
 use vaultrs::api::kv2::requests::ReadSecretRequest;
@@ -30,7 +32,7 @@ pub struct SecretPath {
 #[derive(Clone)]
 pub enum KvAnswer {
     /// Its content.
-    Found(Json),
+    Found(Arc<Json>),
     /// A clean 'not found' of an unsealed, authorised Vault: the only answer that may delete anything.
     Missing,
 }
@@ -133,24 +135,26 @@ impl SecretPath {
             return self.not_found(&reply.body);
         }
         let body = reply.success()?;
-        let root = parse(&body)?;
-        let Json::Object(mut root) = root else {
-            return Err(VaultError::BadAnswer("Vault's answer is not a JSON object"));
-        };
+        let root = parse(&body)?.into_object();
+        let mut root = root.ok_or(VaultError::BadAnswer("Vault's answer is not a JSON object"))?;
         let data = root.remove("data").unwrap_or(Json::Null);
-        match (self.version, data) {
-            (_, Json::Null) => Ok(KvAnswer::Missing),
-            (KvVersion::V1, data @ Json::Object(_)) => Ok(KvAnswer::Found(data)),
-            (KvVersion::V2, Json::Object(mut outer)) => match outer.remove("data") {
-                Some(data @ Json::Object(_)) => Ok(KvAnswer::Found(data)),
-                // A deleted or destroyed version answers with metadata and no data.
-                Some(Json::Null) => Ok(KvAnswer::Missing),
-                _ => Err(VaultError::BadAnswer(
-                    "the answer has no field 'data.data'; is the engine KV v1? Then set version: v1 in the store",
-                )),
-            },
+        match (self.version, &data) {
+            (_, Json::Null) => return Ok(KvAnswer::Missing),
+            (KvVersion::V1, Json::Object(_)) => return Ok(KvAnswer::Found(Arc::new(data))),
+            _ => {}
+        }
+        let outer = data.into_object();
+        let mut outer = outer.ok_or(VaultError::BadAnswer(
+            "the answer's field 'data' is not a JSON object",
+        ))?;
+        match outer.remove("data") {
+            Some(data @ Json::Object(_)) if self.version == KvVersion::V2 => {
+                Ok(KvAnswer::Found(Arc::new(data)))
+            }
+            // A deleted or destroyed version answers with metadata and no data.
+            Some(Json::Null) if self.version == KvVersion::V2 => Ok(KvAnswer::Missing),
             _ => Err(VaultError::BadAnswer(
-                "the answer's field 'data' is not a JSON object",
+                "the answer has no field 'data.data'; is the engine KV v1? Then set version: v1 in the store",
             )),
         }
     }
@@ -162,11 +166,9 @@ impl SecretPath {
         if phrase.is_some() {
             return Err(VaultError::Status { status: 404, phrase });
         }
-        let Json::Object(root) = parse(body)? else {
-            return Err(VaultError::BadAnswer(
-                "a 404 that is not Vault's own; is spec.provider.vault.server right?",
-            ));
-        };
+        let root = parse(body)?.into_object().ok_or(VaultError::BadAnswer(
+            "a 404 that is not Vault's own; is spec.provider.vault.server right?",
+        ))?;
         if matches!(root.get("warnings"), Some(Json::Array(warnings)) if !warnings.is_empty()) {
             return Err(VaultError::BadAnswer(
                 "Vault answered 404 with a warning about the path; does the store's version (v1 or v2) fit the engine?",

@@ -1,0 +1,282 @@
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn spec(mut json: Value) -> ExternalSecretSpec {
+    if json.get("secretStoreRef").is_none() {
+        json["secretStoreRef"] = json!({"name": "vault"});
+    }
+    serde_json::from_value(json).unwrap()
+}
+
+fn planned(json: Value) -> Plan {
+    plan(&spec(json), "db").unwrap()
+}
+
+fn refused(json: Value) -> Refusal {
+    plan(&spec(json), "db").unwrap_err()
+}
+
+fn data(remote: Value) -> Value {
+    json!({"data": [{"secretKey": "k", "remoteRef": remote}]})
+}
+
+fn extract(remote: Value) -> Value {
+    json!({"dataFrom": [{"extract": remote}]})
+}
+
+#[test]
+fn ten_entries_on_one_path_are_one_read() {
+    let entries: Vec<Value> = (0..10)
+        .map(|n| json!({"secretKey": format!("k{n}"), "remoteRef": {"key": "app/db", "property": format!("p{n}")}}))
+        .collect();
+    let plan = planned(json!({"data": entries, "dataFrom": [{"extract": {"key": "app/db"}}]}));
+    assert_eq!(plan.reads.len(), 1);
+    assert_eq!(plan.entries.len(), 11);
+    assert!(plan.entries.iter().all(|entry| entry.read == 0));
+}
+
+#[test]
+fn another_store_key_or_version_is_another_read() {
+    let plan = planned(json!({"data": [
+        {"secretKey": "a", "remoteRef": {"key": "app/db"}},
+        {"secretKey": "b", "remoteRef": {"key": "app/web"}},
+        {"secretKey": "c", "remoteRef": {"key": "app/db", "version": "3"}},
+        {"secretKey": "d", "remoteRef": {"key": "app/db"}, "sourceRef": {"storeRef": {"name": "other"}}},
+        {"secretKey": "e", "remoteRef": {"key": "app/db"},
+         "sourceRef": {"storeRef": {"name": "vault", "kind": "ClusterSecretStore"}}},
+        {"secretKey": "f", "remoteRef": {"key": "app/db", "version": ""}},
+    ]}));
+    assert_eq!(
+        plan.entries.iter().map(|entry| entry.read).collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4, 0]
+    );
+    assert_eq!(plan.reads[2].version.as_deref(), Some("3"));
+    assert_eq!(
+        plan.reads[4].store,
+        StoreRef {
+            kind: StoreKind::ClusterSecretStore,
+            name: "vault".into()
+        }
+    );
+}
+
+#[test]
+fn data_comes_after_data_from_because_it_wins() {
+    let plan = planned(json!({
+        "data": [{"secretKey": "k", "remoteRef": {"key": "a"}}],
+        "dataFrom": [{"extract": {"key": "b"}}, {"extract": {"key": "c"}}],
+    }));
+    let labels: Vec<String> = plan.entries.iter().map(Entry::label).collect();
+    assert_eq!(
+        labels,
+        [
+            "spec.dataFrom[0].extract (key: b)",
+            "spec.dataFrom[1].extract (key: c)",
+            "spec.data[0] (key: a)"
+        ]
+    );
+}
+
+#[test]
+fn strategies_default_to_what_eso_takes_for_absent() {
+    let plan = planned(json!({"dataFrom": [{"extract": {"key": "b", "property": ""}}]}));
+    let entry = &plan.entries[0];
+    assert_eq!(entry.property, None);
+    assert_eq!(entry.decoding, DecodingStrategy::None);
+    assert_eq!(entry.null_bytes, NullBytePolicy::Ignore);
+    assert_eq!(entry.into, Destination::OwnKeys(ConversionStrategy::Default));
+}
+
+#[test]
+fn explicit_defaults_of_older_eso_releases_change_nothing() {
+    let old = json!({"key": "b", "conversionStrategy": "Default", "decodingStrategy": "None", "metadataPolicy": "None"});
+    assert_eq!(planned(extract(old)), planned(extract(json!({"key": "b"}))));
+}
+
+#[test]
+fn only_retain_makes_a_missing_secret_an_error() {
+    for (policy, expected) in [
+        ("Retain", WhenMissing::Fail),
+        ("Delete", WhenMissing::Skip),
+        ("Merge", WhenMissing::Skip),
+    ] {
+        let mut spec = data(json!({"key": "a"}));
+        spec["target"] = json!({"deletionPolicy": policy});
+        assert_eq!(planned(spec).when_missing, expected);
+    }
+    assert_eq!(planned(data(json!({"key": "a"}))).when_missing, WhenMissing::Fail);
+}
+
+#[test]
+fn what_is_not_served_is_refused_by_name() {
+    let generator = json!({"generatorRef": {"kind": "Password", "name": "p"}});
+    let with = |field: &str, value: Value| {
+        let mut spec = data(json!({"key": "a"}));
+        spec[field] = value;
+        spec
+    };
+    for (spec, field) in [
+        (
+            json!({"dataFrom": [{"find": {"path": "a"}}]}),
+            "spec.dataFrom[0].find",
+        ),
+        (
+            json!({"dataFrom": [{"extract": {"key": "a"}, "rewrite": [{"regexp": {"source": "a", "target": "b"}}]}]}),
+            "spec.dataFrom[0].rewrite",
+        ),
+        (
+            json!({"dataFrom": [{"sourceRef": generator}]}),
+            "spec.dataFrom[0].sourceRef.generatorRef",
+        ),
+        (
+            json!({"data": [{"secretKey": "k", "remoteRef": {"key": "a"}, "sourceRef": generator}]}),
+            "spec.data[0].sourceRef.generatorRef",
+        ),
+        (
+            data(json!({"key": "a", "metadataPolicy": "Fetch"})),
+            "spec.data[0].remoteRef.metadataPolicy",
+        ),
+        (
+            extract(json!({"key": "a", "metadataPolicy": "Fetch"})),
+            "spec.dataFrom[0].extract.metadataPolicy",
+        ),
+        (
+            with(
+                "target",
+                json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}}),
+            ),
+            "spec.target.manifest",
+        ),
+        (
+            with("target", json!({"template": {"type": "kubernetes.io/tls"}})),
+            "spec.target.template.type",
+        ),
+        (
+            with(
+                "target",
+                json!({"template": {"metadata": {"labels": {"a": "b"}}}}),
+            ),
+            "spec.target.template.metadata",
+        ),
+        (
+            with("target", json!({"template": {"data": {"a": "b"}}})),
+            "spec.target.template.data",
+        ),
+        (
+            with(
+                "target",
+                json!({"template": {"templateFrom": [{"literal": "a"}]}}),
+            ),
+            "spec.target.template.templateFrom",
+        ),
+        (
+            with(
+                "syncWindows",
+                json!({"kind": "allow", "windows": [{"schedule": "@daily", "duration": "1h"}]}),
+            ),
+            "spec.syncWindows",
+        ),
+    ] {
+        let refusal = refused(spec);
+        assert_eq!(refusal.field, field);
+        assert!(
+            refusal.problem.starts_with("is not served by keyferry yet; "),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_template_is_served_also_with_the_defaults_that_the_crd_of_eso_adds() {
+    for template in [
+        json!({}),
+        json!({"engineVersion": "v2", "mergePolicy": "Replace"}),
+        json!({"metadata": {}, "data": {}}),
+    ] {
+        let mut spec = data(json!({"key": "a"}));
+        spec["target"] = json!({"template": template});
+        assert_eq!(planned(spec).entries.len(), 1);
+    }
+}
+
+#[test]
+fn deletion_policy_delete_needs_creation_policy_owner() {
+    for policy in ["Orphan", "Merge", "None", "CreateOrMerge"] {
+        let mut spec = data(json!({"key": "a"}));
+        spec["target"] = json!({"creationPolicy": policy, "deletionPolicy": "Delete"});
+        assert_eq!(refused(spec).field, "spec.target.deletionPolicy", "{policy}");
+    }
+}
+
+#[test]
+fn a_spec_that_reads_nothing_is_refused() {
+    assert!(
+        refused(json!({}))
+            .problem
+            .contains("either data or dataFrom should be specified")
+    );
+    assert_eq!(refused(json!({"dataFrom": [{}]})).field, "spec.dataFrom[0]");
+    let alone = refused(json!({"dataFrom": [{"sourceRef": {"storeRef": {"name": "other"}}}]}));
+    assert!(alone.problem.contains("reads nothing"));
+}
+
+#[test]
+fn a_missing_store_is_refused_at_the_entry_that_needs_it() {
+    let refusal =
+        refused(json!({"secretStoreRef": null, "data": [{"secretKey": "k", "remoteRef": {"key": "a"}}]}));
+    assert_eq!(refusal.field, "spec.secretStoreRef.name");
+    assert!(refusal.problem.contains("spec.data[0] needs it"));
+    assert!(refusal.problem.contains("namespace \"db\""));
+    let refusal = refused(json!({
+        "dataFrom": [{"extract": {"key": "a"}, "sourceRef": {"storeRef": {"kind": "ClusterSecretStore"}}}]
+    }));
+    assert_eq!(refusal.field, "spec.dataFrom[0].sourceRef.storeRef.name");
+}
+
+#[test]
+fn no_default_store_is_needed_when_every_entry_names_its_own() {
+    let plan = planned(json!({
+        "secretStoreRef": null,
+        "data": [{"secretKey": "k", "remoteRef": {"key": "a"}, "sourceRef": {"storeRef": {"name": "own"}}}]
+    }));
+    assert_eq!(plan.reads[0].store.name, "own");
+}
+
+#[test]
+fn keys_that_could_leave_the_mount_or_are_no_paths_are_refused() {
+    for key in ["", "..", "../a", "a/../b", "a/..", "a\nb", "a\0"] {
+        let spec = json!({"data": [
+            {"secretKey": "a", "remoteRef": {"key": "good"}},
+            {"secretKey": "b", "remoteRef": {"key": key}},
+        ]});
+        assert_eq!(refused(spec).field, "spec.data[1].remoteRef.key", "{key:?}");
+    }
+    for key in ["/a", "a/", "a b", "a..b", "...", "%2e%2e", "ключ"] {
+        assert_eq!(planned(extract(json!({"key": key}))).reads[0].key, key);
+    }
+}
+
+#[test]
+fn a_version_is_a_positive_whole_number() {
+    for version in ["0", "-1", "+1", "latest", "1.0", " 1", "99999999999999999999"] {
+        assert_eq!(
+            refused(data(json!({"key": "a", "version": version}))).field,
+            "spec.data[0].remoteRef.version"
+        );
+    }
+    assert_eq!(
+        refused(extract(json!({"key": "a", "version": "v2"}))).field,
+        "spec.dataFrom[0].extract.version"
+    );
+}
+
+#[test]
+fn a_secret_key_that_no_secret_can_hold_is_refused() {
+    for key in ["", "a/b", "é", ".."] {
+        let spec = json!({"data": [{"secretKey": key, "remoteRef": {"key": "a"}}]});
+        assert_eq!(refused(spec).field, "spec.data[0].secretKey", "{key:?}");
+    }
+}
