@@ -175,10 +175,15 @@ async fn lead(
         let mut term = JoinSet::new();
         let (externals, stores) = (ctx.clone(), ctx.clone());
         let (over, ended) = tokio_watch::channel(false);
-        let end = ended.clone();
-        term.spawn(async move { dispatch(&externals.queue, &externals, end, externals_work).await });
-        let end = ended.clone();
-        term.spawn(async move { dispatch(&stores.store_queue, &stores, end, stores_work).await });
+        let (end_externals, end_stores) = (ended.clone(), ended.clone());
+        term.spawn(async move {
+            let handle = |work| externals_work(externals.clone(), work);
+            dispatch(&externals.queue, &externals.metrics, end_externals, handle).await;
+        });
+        term.spawn(async move {
+            let handle = |work| stores_work(stores.clone(), work);
+            dispatch(&stores.store_queue, &stores.metrics, end_stores, handle).await;
+        });
         term.spawn(keep_sessions(ctx.clone(), ended));
         let stopping = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => true,
@@ -216,9 +221,9 @@ async fn stores_work(ctx: Arc<Context>, work: Work<crate::api::store::StoreKey>)
 /// Hands work out until the term is over, then lets what is under way end.
 async fn dispatch<K, W, F>(
     queue: &Queue<K, W>,
-    ctx: &Arc<Context>,
+    metrics: &Metrics,
     mut over: tokio_watch::Receiver<bool>,
-    handle: impl Fn(Arc<Context>, Work<K>) -> F,
+    handle: impl Fn(Work<K>) -> F,
 ) where
     K: Clone + Eq + Hash + Ord + std::fmt::Debug + Send + 'static,
     W: Clone + Eq + Hash,
@@ -232,7 +237,7 @@ async fn dispatch<K, W, F>(
             _ = over.wait_for(|over| *over) => break,
             Some((key, panicked)) = finished.recv() => {
                 if panicked {
-                    ctx.metrics.panicked();
+                    metrics.panicked();
                     tracing::error!(?key, "a panic was caught while handling this object; others are not affected");
                     queue.push_at(&key, Instant::now() + Duration::from_secs(60));
                 }
@@ -241,7 +246,7 @@ async fn dispatch<K, W, F>(
             }
             work = queue.next() => {
                 let (done, key) = (done.clone(), work.key.clone());
-                let handled = AssertUnwindSafe(handle(ctx.clone(), work)).catch_unwind();
+                let handled = AssertUnwindSafe(handle(work)).catch_unwind();
                 running.spawn(async move {
                     let panicked = handled.await.is_err();
                     let _ = done.send((key, panicked));
@@ -253,5 +258,49 @@ async fn dispatch<K, W, F>(
     running.abort_all();
     while let Ok((key, _)) = finished.try_recv() {
         queue.done(&key);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_while_handling_one_object_harms_no_other_and_the_object_is_tried_again() {
+        let queue: Arc<Queue<u32, ()>> = Arc::new(Queue::new(4));
+        let metrics = Arc::new(Metrics::default());
+        let done: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let (over, ended) = tokio_watch::channel(false);
+        for key in 0..20 {
+            queue.push(&key, Priority::Urgent);
+        }
+        let (of_loop, seen, counted) = (queue.clone(), done.clone(), metrics.clone());
+        let running = tokio::spawn(async move {
+            let handle = |work: Work<u32>| {
+                let seen = seen.clone();
+                async move {
+                    let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    seen.push(work.key);
+                    // The first time only: what panicked must come back.
+                    if work.key == 7 && seen.iter().filter(|key| **key == 7).count() == 1 {
+                        drop(seen);
+                        panic!("planted");
+                    }
+                }
+            };
+            dispatch(&of_loop, &counted, ended, handle).await;
+        });
+        sleep(Duration::from_secs(120)).await;
+        over.send_replace(true);
+        assert!(running.await.is_ok());
+        let mut seen = done.lock().map(|seen| seen.clone()).unwrap_or_default();
+        seen.sort_unstable();
+        let mut wanted: Vec<u32> = (0..20).chain([7]).collect();
+        wanted.sort_unstable();
+        assert_eq!(seen, wanted);
+        assert!(metrics.text().contains("keyferry_panics_total 1"));
     }
 }

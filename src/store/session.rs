@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::connection::{CallError, Connection, Down};
 use super::credentials::{Credentials, Identity};
@@ -18,6 +18,9 @@ use crate::vault::transport::{Token, Transport};
 /// A refused login is tried again after this long, doubling up to [`DENIED_MAX`].
 const DENIED_FIRST: Duration = Duration::from_secs(30);
 const DENIED_MAX: Duration = Duration::from_secs(300);
+/// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
+/// after the other, and they shall share a request. Nobody waits for it who is alone.
+const SPACING: Duration = Duration::from_millis(200);
 /// Tries of a read that meets a rate limit, each after the connection's pause.
 const RATE_LIMIT_TRIES: usize = 20;
 /// Between logins that a 403 asked for: one path without a policy must not become a stream of logins.
@@ -348,7 +351,10 @@ impl Session {
         loop {
             // The permit comes first: while it is awaited, more readers may join.
             let mut permit = self.connection.permit().await;
-            let Some(waiting) = guard.take() else { return };
+            let Some(waiting) = guard.take() else {
+                return;
+            };
+            let sent = Instant::now();
             let mut answer = self.request(&key).await;
             for _ in 0..RATE_LIMIT_TRIES {
                 if !matches!(answer, Err(ReadError::Vault(VaultError::RateLimited { .. }))) {
@@ -363,6 +369,8 @@ impl Session {
             for sender in waiting {
                 let _ = sender.send(answer.clone());
             }
+            // Whoever asks for the same within this time shares the next request.
+            sleep_until(sent + SPACING).await;
         }
     }
 

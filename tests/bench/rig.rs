@@ -29,6 +29,11 @@ pub fn stores(client: Client) -> Api<DynamicObject> {
     Api::all_with(client, &ApiResource::from_gvk(&kind))
 }
 
+/// The path that object i of so many reads.
+pub fn path_of(i: usize, objects: usize, paths: usize) -> usize {
+    i * paths / objects.max(1)
+}
+
 pub fn value(round: usize, path: usize) -> Value {
     json!({"username": format!("user-{path}"), "password": format!("password-{path}-{round}")})
 }
@@ -84,11 +89,11 @@ impl Rig {
         .await
     }
 
-    /// Creates the ExternalSecrets; object i reads path i modulo `paths`.
+    /// Creates the ExternalSecrets; neighbours share a path.
     pub async fn create_objects(&self, objects: usize, paths: usize, interval: &str) -> Result<()> {
         let api = external_secrets(self.cluster.client());
         each(objects, |i| {
-            let (api, key) = (api.clone(), format!("bench/{}", i % paths));
+            let (api, key) = (api.clone(), format!("bench/{}", path_of(i, objects, paths)));
             async move {
                 let entry = |name: &str| json!({"secretKey": name, "remoteRef": {"key": key, "property": name}});
                 let object = serde_json::from_value(json!({

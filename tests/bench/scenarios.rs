@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::observer::Observer;
-use crate::rig::{Rig, each, external_secrets, value};
+use crate::rig::{Rig, each, external_secrets, path_of, value};
 use crate::{Options, floor};
 
 pub const ALL: &[&str] = &[
@@ -51,9 +51,9 @@ fn percentile(times: &mut [f64], part: f64) -> f64 {
     rounded(times.get(index).copied().unwrap_or_default())
 }
 
-fn password_of(name: &str, round: usize, paths: usize) -> String {
+fn password_of(name: &str, round: usize, objects: usize, paths: usize) -> String {
     let number: usize = name.trim_start_matches("app-").parse().unwrap_or(0);
-    value(round, number % paths)["password"]
+    value(round, path_of(number, objects, paths))["password"]
         .as_str()
         .unwrap_or_default()
         .into()
@@ -94,7 +94,7 @@ async fn synced(rig: &Rig, options: &Options, paths: usize, interval: &str) -> R
     rig.create_objects(options.objects, paths, interval).await?;
     observer
         .secrets(options.objects, LIMIT, |name, text| {
-            text == password_of(name, 0, paths)
+            text == password_of(name, 0, options.objects, paths)
         })
         .await?;
     observer
@@ -109,19 +109,16 @@ async fn first_sync(rig: &Rig, options: &Options) -> Result<Value> {
     let floor = floor::first_sync(rig, n).await?;
     floor::clean(rig).await?;
     let observer = Observer::start(&rig.cluster);
+    let vault = rig.vault.audit_mark();
     let operator = rig.operator().await?;
     observer.store(Instant::now() - LIMIT, LIMIT, is_ready).await?;
     sleep(Duration::from_secs(1)).await;
-    let (vault, kube, cpu) = (
-        rig.vault.audit_mark(),
-        rig.cluster.audit_mark(),
-        operator.cpu_seconds()?,
-    );
+    let (kube, cpu) = (rig.cluster.audit_mark(), operator.cpu_seconds()?);
     let began = Instant::now();
     rig.create_objects(n, n, "1h").await?;
     let created = began.elapsed();
     let secret = observer
-        .secrets(n, LIMIT, |name, text| text == password_of(name, 0, n))
+        .secrets(n, LIMIT, |name, text| text == password_of(name, 0, n, n))
         .await?;
     let ready = observer.objects(n, LIMIT, |_, text| is_ready(text)).await?;
     sleep(Duration::from_secs(1)).await;
@@ -142,18 +139,23 @@ async fn force_sync(rig: &Rig, options: &Options) -> Result<Value> {
     let objects = external_secrets(rig.cluster.client());
     let mut times = Vec::new();
     for round in 1..=100 {
-        rig.vault.put("bench/1", value(round, 1)).await?;
+        // Another object each time, as people do it.
+        let number = round % options.objects;
+        let name = format!("app-{number}");
+        rig.vault
+            .put(&format!("bench/{number}"), value(round, number))
+            .await?;
         let began = Instant::now();
         let annotation = json!({"metadata": {"annotations": {"force-sync": round.to_string()}}});
         objects
-            .patch("app-1", &PatchParams::default(), &Patch::Merge(annotation))
+            .patch(&name, &PatchParams::default(), &Patch::Merge(annotation))
             .await?;
-        let wanted = value(round, 1)["password"]
+        let wanted = value(round, number)["password"]
             .as_str()
             .unwrap_or_default()
             .to_string();
         let at = observer
-            .secrets(1, LIMIT, |name, text| name == "app-1" && text == wanted)
+            .secrets(1, LIMIT, |seen, text| seen == name && text == wanted)
             .await?;
         times.push(at.saturating_duration_since(began).as_secs_f64() * 1000.0);
         sleep(Duration::from_millis(20)).await;
@@ -194,7 +196,7 @@ async fn shared_path(rig: &Rig, options: &Options) -> Result<Value> {
     .await?;
     let last = observer
         .secrets(options.objects, LIMIT, |name, text| {
-            text == password_of(name, 1, paths)
+            text == password_of(name, 1, options.objects, paths)
         })
         .await?;
     sleep(Duration::from_secs(1)).await;
