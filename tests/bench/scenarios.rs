@@ -106,7 +106,7 @@ async fn synced(rig: &Rig, options: &Options, paths: usize, interval: &str) -> R
 async fn first_sync(rig: &Rig, options: &Options) -> Result<Value> {
     let n = options.objects;
     rig.write_paths(n, 0).await?;
-    let floor = floor::first_sync(rig, n).await?;
+    let (floor, floor_create) = floor::first_sync(rig, n).await?;
     floor::clean(rig).await?;
     let observer = Observer::start(&rig.cluster);
     let vault = rig.vault.audit_mark();
@@ -128,6 +128,8 @@ async fn first_sync(rig: &Rig, options: &Options) -> Result<Value> {
         "objects": n, "seconds_to_create": rounded(created.as_secs_f64()),
         "seconds_to_last_secret": secs(began, secret), "seconds_to_last_ready": secs(began, ready),
         "floor_seconds": rounded(floor), "ratio_to_floor": rounded(secs(began, secret) / floor),
+        "floor_create_seconds": rounded(floor_create),
+        "ratio_to_floor_with_creates": rounded(secs(began, secret) / (floor + floor_create)),
         "vault_requests": requests, "vault_logins": logins, "kube_requests": all,
         "kube_requests_per_object": rounded(all as f64 / n as f64),
         "cpu_seconds": rounded(operator.cpu_seconds()? - cpu), "rss_mib": rounded(operator.rss_mib()?),
