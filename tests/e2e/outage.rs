@@ -93,7 +93,10 @@ fn an_operator_that_starts_while_vault_is_sealed_recovers_without_a_restart() {
         scene.store(scene.vault.address()).await?;
         scene.many("app", 3, "1h").await?;
         scene.start_operator(&[]).await?;
-        scene.wait_value("app-1", "value", "app-1").await?;
+        // Ready is written after the Secret: the kill must not come between.
+        scene
+            .wait_ready("externalsecret", "app-1", "True", "secret synced")
+            .await?;
         scene.operator().kill()?;
         scene.vault.restart_sealed().await?;
         scene.many_without_vault("late", 1).await?;

@@ -6,18 +6,19 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process};
 
 /// Starts the program, says its pid, and ends it when standard input closes: that happens when the
-/// owner lets go, and also when the owner is killed. The last argument of the guard, if it is not
-/// empty, is a folder to remove then.
+/// owner lets go, and also when the owner is killed. The program leads a process group, so that its
+/// children (Vault's plugins) end with it. The guard's third argument, if it is not empty, is a folder
+/// to remove then.
 const GUARD: &str = r#"
 log=$1; pidfile=$2; folder=$3; shift 3
-"$@" >>"$log" 2>&1 </dev/null &
+setsid "$@" >>"$log" 2>&1 </dev/null &
 pid=$!
 echo "$pid" >"$pidfile.new" && mv "$pidfile.new" "$pidfile"
 cat >/dev/null
-kill -9 "$pid" 2>/dev/null
+kill -s KILL -- "-$pid" 2>/dev/null
 wait "$pid" 2>/dev/null
 [ -z "$folder" ] || rm -rf "$folder"
 "#;
@@ -91,23 +92,31 @@ impl Process {
     /// Whether it still runs.
     #[must_use]
     pub fn runs(&self) -> bool {
-        // A dead child of the guard stays a zombie until the guard waits for it: its state tells.
-        let state = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        test_kill_process(self.pid).is_ok()
-            && !state
-                .rsplit(')')
-                .next()
-                .unwrap_or_default()
-                .trim_start()
-                .starts_with('Z')
+        // A dead child of the guard stays a zombie until the guard waits for it: its state tells. Its
+        // other threads may still end then, and hold its ports.
+        let proc = PathBuf::from(format!("/proc/{}", self.pid()));
+        let state = fs::read_to_string(proc.join("stat")).unwrap_or_default();
+        let dead = state
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .trim_start()
+            .starts_with('Z');
+        let threads = fs::read_dir(proc.join("task")).map_or(0, Iterator::count);
+        test_kill_process(self.pid).is_ok() && !(dead && threads <= 1)
     }
 
-    /// Sends a signal.
+    /// Sends a signal; `KILL` goes to its children as well.
     ///
     /// # Errors
     /// If it does not run.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill_process(self.pid, signal).with_context(|| format!("{} does not run", self.name))
+        let sent = if signal == Signal::KILL {
+            kill_process_group(self.pid, signal)
+        } else {
+            kill_process(self.pid, signal)
+        };
+        sent.with_context(|| format!("{} does not run", self.name))
     }
 
     /// Waits until it has ended.
@@ -144,7 +153,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = kill_process(self.pid, Signal::KILL);
+        let _ = kill_process_group(self.pid, Signal::KILL);
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
     }
