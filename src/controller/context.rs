@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::events::Recorder;
@@ -62,6 +63,32 @@ pub struct Context {
     known_stores: Mutex<HashMap<StoreKey, KnownStore>>,
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
     hasher: OnceLock<DataHasher>,
+    places: Arc<Semaphore>,
+}
+
+/// A place among those that ask the API server. Who waits for Vault leaves it meanwhile: many that share
+/// one slow read must not keep others from work.
+pub struct Place {
+    all: Arc<Semaphore>,
+    own: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    async fn take(all: &Arc<Semaphore>) -> Self {
+        Self {
+            all: all.clone(),
+            // The semaphore is never closed.
+            own: all.clone().acquire_owned().await.ok(),
+        }
+    }
+
+    /// Leaves the place while this goes on, and takes one again.
+    pub async fn left_for<T>(&mut self, work: impl Future<Output = T>) -> T {
+        drop(self.own.take());
+        let result = work.await;
+        *self = Self::take(&self.all).await;
+        result
+    }
 }
 
 /// The parts of a [`Context`] that differ between installations.
@@ -74,13 +101,16 @@ pub struct Parts {
     pub fence: Arc<Fence>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// ExternalSecrets in work at once.
+    /// ExternalSecrets in work at once, those that wait for Vault not counted.
     pub places: usize,
     /// See [`Context::outage_grace`].
     pub outage_grace: Duration,
     /// See [`Context::store_requeue`].
     pub store_requeue: Duration,
 }
+
+/// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
+const WAITING_PER_PLACE: usize = 4;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,7 +124,8 @@ impl Context {
             recorder: Recorder::new(parts.client.clone()),
             client: parts.client,
             stores: parts.stores,
-            queue: Queue::new(parts.places),
+            queue: Queue::new(parts.places.saturating_mul(WAITING_PER_PLACE)),
+            places: Arc::new(Semaphore::new(parts.places)),
             store_queue: Queue::new(16),
             fence: parts.fence,
             references: References::default(),
@@ -108,6 +139,11 @@ impl Context {
             namespaces: Mutex::default(),
             hasher: OnceLock::new(),
         }
+    }
+
+    /// A place to work, as soon as one is free.
+    pub async fn place(&self) -> Place {
+        Place::take(&self.places).await
     }
 
     /// Who uses what.

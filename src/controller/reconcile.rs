@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use super::context::{Context, instant_of};
+use super::context::{Context, Place, instant_of};
 use super::due::{self, Circumstances, Need};
 use super::index::{ObjectKey, target_of};
 use super::outcome::{self, Failure};
@@ -19,7 +20,7 @@ use crate::api::external_secret::{CreationPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::session::ReadError;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::assemble::{Answer, assemble};
+use crate::sync::assemble::{Answer, Assembled, assemble};
 use crate::sync::plan::{Plan, Read, plan};
 use crate::target::apply::{self, Applied};
 use crate::target::names;
@@ -46,7 +47,8 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     let Some(object) = ctx.index().get(&work.key) else {
         return;
     };
-    let (next, failed) = match reconcile(ctx, &work.key, &object).await {
+    let mut place = ctx.place().await;
+    let (next, failed) = match reconcile(ctx, &work.key, &object, &mut place).await {
         Ok(next) => (next, false),
         Err(failure) => (outcome::fail(ctx, &work.key, &object, failure).await, true),
     };
@@ -79,6 +81,7 @@ async fn reconcile(
     ctx: &Arc<Context>,
     key: &ObjectKey,
     object: &Arc<ExternalSecret>,
+    place: &mut Place,
 ) -> Result<Next, Failure> {
     if object.metadata.deletion_timestamp.is_some() {
         // Owned targets go by garbage collection. ESO's finalizer must not keep the object for ever.
@@ -112,7 +115,24 @@ async fn reconcile(
     let Some(stores) = open_stores(ctx, key, &plan)? else {
         return Ok(Next::Nothing);
     };
-    sync(ctx, key, object, &plan, &stores, target, version).await?;
+    // Before the read: what is written is at least as new as this.
+    let asked = Timestamp::now();
+    let (assembled, existing) = place
+        .left_for(fetch(ctx, key, object, &plan, &stores, target))
+        .await?;
+    let applied = write(ctx, object, &assembled, existing).await?;
+    let ready = Ready::yes(applied.outcome.reason(), applied.outcome.message());
+    let synced = Synced {
+        at: asked,
+        version,
+        binding: applied.binding,
+    };
+    ctx.remember(key, |memory| {
+        memory.last_success = Some(asked);
+        memory.failures = 0;
+        memory.overdue_since = None;
+    });
+    outcome::write_status(ctx, key, object, &ready, Some(&synced)).await?;
     let memory = ctx.memory(key);
     let known = Circumstances {
         now: Timestamp::now(),
@@ -203,16 +223,15 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
     closed.map_or(Ok(Some(stores)), Err)
 }
 
-async fn sync(
-    ctx: &Arc<Context>,
+/// What the target must hold, and what it holds.
+async fn fetch(
+    ctx: &Context,
     key: &ObjectKey,
-    object: &Arc<ExternalSecret>,
+    object: &ExternalSecret,
     plan: &Plan,
     stores: &[Arc<Store>],
     target: State,
-    version: String,
-) -> Result<(), Failure> {
-    let at = Timestamp::now();
+) -> Result<(Assembled, Option<Secret>), Failure> {
     let target_key = target_of(object);
     // A target of Merge is somebody else's until the first merge, and not among those that are watched.
     let expect_target = target != State::Absent || object.spec.creation_policy() == CreationPolicy::Merge;
@@ -227,11 +246,20 @@ async fn sync(
         }
     });
     let assembled = assemble(plan, &answers?).map_err(|e| Failure::own(e.to_string()))?;
+    Ok((assembled, existing?))
+}
+
+async fn write(
+    ctx: &Arc<Context>,
+    object: &Arc<ExternalSecret>,
+    assembled: &Assembled,
+    existing: Option<Secret>,
+) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, &assembled, existing?)
+    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, assembled, existing)
         .await
         .map_err(Failure::from)?;
-    remember_target(ctx, object, &target_key, &applied).await?;
+    remember_target(ctx, object, &target_of(object), &applied).await?;
     if applied.wrote {
         outcome::tell_written(ctx, object, &applied);
     }
@@ -243,18 +271,7 @@ async fn sync(
             &format!("secret does not exist at provider using {missing}"),
         );
     }
-    let ready = Ready::yes(applied.outcome.reason(), applied.outcome.message());
-    let synced = Synced {
-        at,
-        version,
-        binding: applied.binding.clone(),
-    };
-    ctx.remember(key, |memory| {
-        memory.last_success = Some(at);
-        memory.failures = 0;
-        memory.overdue_since = None;
-    });
-    outcome::write_status(ctx, key, object, &ready, Some(&synced)).await
+    Ok(applied)
 }
 
 async fn read_all(

@@ -20,7 +20,7 @@ const DENIED_FIRST: Duration = Duration::from_secs(30);
 const DENIED_MAX: Duration = Duration::from_secs(300);
 /// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
 /// after the other, and they shall share a request. Nobody waits for it who is alone.
-const SPACING: Duration = Duration::from_millis(200);
+const SPACING: Duration = Duration::from_millis(500);
 /// Tries of a read that meets a rate limit, each after the connection's pause.
 const RATE_LIMIT_TRIES: usize = 20;
 /// Between logins that a 403 asked for: one path without a policy must not become a stream of logins.
