@@ -7,8 +7,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, timeout};
 
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
@@ -64,6 +64,18 @@ pub struct Context {
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
     hasher: OnceLock<DataHasher>,
     places: Arc<Semaphore>,
+    statuses: Semaphore,
+    /// Syncs whose Secret is still to be made.
+    making: watch::Sender<usize>,
+}
+
+/// One sync whose Secret is still to be made.
+pub struct Making<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 /// A place among those that ask the API server. Who waits for Vault leaves it meanwhile: many that share
@@ -82,9 +94,14 @@ impl Place {
         }
     }
 
+    /// Leaves the place for good.
+    pub fn leave(&mut self) {
+        drop(self.own.take());
+    }
+
     /// Leaves the place while this goes on, and takes one again.
     pub async fn left_for<T>(&mut self, work: impl Future<Output = T>) -> T {
-        drop(self.own.take());
+        self.leave();
         let result = work.await;
         *self = Self::take(&self.all).await;
         result
@@ -109,8 +126,14 @@ pub struct Parts {
     pub store_requeue: Duration,
 }
 
-/// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
-const WAITING_PER_PLACE: usize = 4;
+/// So many ExternalSecrets per place may be under way, most of them waiting for Vault or for the turn of
+/// their status.
+const WAITING_PER_PLACE: usize = 16;
+/// Status writes at once.
+const STATUSES: usize = 4;
+/// How long a status waits for the Secrets of others: when many objects are new at once, the API server
+/// shall make their Secrets first, because pods wait for a Secret, and only people for a status.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -126,6 +149,8 @@ impl Context {
             stores: parts.stores,
             queue: Queue::new(parts.places.saturating_mul(WAITING_PER_PLACE)),
             places: Arc::new(Semaphore::new(parts.places)),
+            statuses: Semaphore::new(STATUSES),
+            making: watch::Sender::new(0),
             store_queue: Queue::new(16),
             fence: parts.fence,
             references: References::default(),
@@ -144,6 +169,21 @@ impl Context {
     /// A place to work, as soon as one is free.
     pub async fn place(&self) -> Place {
         Place::take(&self.places).await
+    }
+
+    /// A sync begins; its Secret is made, or not, when the guard is dropped.
+    pub fn making(&self) -> Making<'_> {
+        self.making.send_modify(|count| *count += 1);
+        Making(&self.making)
+    }
+
+    /// The turn to write a status, as soon as it comes.
+    pub async fn status_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let mut making = self.making.subscribe();
+        // Whether the time is over or the last Secret is made: now it is the status's turn.
+        let _ = timeout(PATIENCE, making.wait_for(|count| *count == 0)).await;
+        // The semaphore is never closed.
+        self.statuses.acquire().await.ok()
     }
 
     /// Who uses what.

@@ -115,6 +115,7 @@ async fn reconcile(
     let Some(stores) = open_stores(ctx, key, &plan)? else {
         return Ok(Next::Nothing);
     };
+    let making = ctx.making();
     // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
     let (assembled, existing) = place
@@ -132,7 +133,11 @@ async fn reconcile(
         memory.failures = 0;
         memory.overdue_since = None;
     });
+    drop(making);
+    place.leave();
+    let turn = ctx.status_turn().await;
     outcome::write_status(ctx, key, object, &ready, Some(&synced)).await?;
+    drop(turn);
     let memory = ctx.memory(key);
     let known = Circumstances {
         now: Timestamp::now(),
