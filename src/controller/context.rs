@@ -1,6 +1,7 @@
 //! What the loops share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ use super::queue::{Priority, Queue};
 use super::references::References;
 use super::stores::KnownStore;
 use super::targets::Targets;
+use super::templates::TemplateSources;
 use crate::api::store::StoreKey;
 use crate::store::Stores;
 use crate::target::fence::Fence;
 use crate::target::hash::DataHasher;
 use crate::telemetry::metrics::Metrics;
+use crate::template::Delims;
 
 /// What this process remembers of an ExternalSecret beyond its status. Losing it costs at most a sync.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +54,12 @@ pub struct Context {
     pub recorder: Recorder,
     /// Watches of what stores depend on.
     pub references: References,
+    /// Watches of objects that hold templates.
+    pub template_sources: TemplateSources,
+    /// Delimiters of templates.
+    pub delims: Delims,
+    /// Templates that may be rendered at once: a rendering may take seconds and megabytes.
+    pub renderings: Semaphore,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// How long Ready stays True when a due sync is kept back by an outage.
@@ -120,6 +129,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// ExternalSecrets in work at once, those that wait for Vault not counted.
     pub places: usize,
+    /// Delimiters of templates.
+    pub delims: Delims,
     /// See [`Context::outage_grace`].
     pub outage_grace: Duration,
     /// See [`Context::store_requeue`].
@@ -154,6 +165,9 @@ impl Context {
             store_queue: Queue::new(16),
             fence: parts.fence,
             references: References::default(),
+            template_sources: TemplateSources::default(),
+            delims: parts.delims,
+            renderings: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
             metrics: parts.metrics,
             outage_grace: parts.outage_grace,
             store_requeue: parts.store_requeue,
@@ -220,6 +234,7 @@ impl Context {
     /// Forgets an ExternalSecret that is gone.
     pub fn forget(&self, key: &ObjectKey) {
         locked(&self.memory).remove(key);
+        self.template_sources.forget(key);
         self.queue.forget(key);
     }
 

@@ -16,14 +16,17 @@ use super::outcome::{self, Failure};
 use super::queue::Work;
 use super::status::{Ready, Synced};
 use super::targets::State;
-use crate::api::external_secret::{CreationPolicy, ExternalSecret, StoreKind};
+use super::templates::{self, Rendering};
+use crate::api::external_secret::{CreationPolicy, ExternalSecret, RefreshPolicy, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::session::ReadError;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::assemble::{Answer, Assembled, assemble};
+use crate::sync::assemble::{Answer, assemble};
 use crate::sync::plan::{Plan, Read, plan};
+use crate::sync::shape::{self, Sources};
 use crate::target::apply::{self, Applied};
 use crate::target::names;
+use crate::target::plan::Wanted;
 use crate::vault::error::VaultError;
 use crate::vault::kv::KvAnswer;
 
@@ -97,13 +100,17 @@ async fn reconcile(
         ))
     })?;
     let version = version_of(object);
+    ctx.template_sources.follow(ctx, key, object.spec.template());
     let target = target_state(ctx, object).await?;
     let memory = ctx.memory(key);
+    let once = object.spec.refresh_policy() == RefreshPolicy::CreatedOnce;
     let known = Circumstances {
         now: Timestamp::now(),
         version: &version,
         last_success: memory.last_success,
-        pending: memory.overdue_since.is_some() || memory.failures > 0,
+        pending: memory.overdue_since.is_some()
+            || memory.failures > 0
+            || (!once && ctx.template_sources.is_changed(key)),
         target,
     };
     let overdue_since = match due::need(object, interval.as_std().unwrap_or_default(), &known) {
@@ -112,16 +119,21 @@ async fn reconcile(
         Need::Sync(since) => memory.overdue_since.unwrap_or(since),
     };
     ctx.remember(key, |memory| memory.overdue_since = Some(overdue_since));
+    if let Some(template) = object.spec.template() {
+        shape::check(template, &ctx.delims)
+            .map_err(|error| Failure::refused(format!("could not update secret: {error}")))?;
+    }
     let Some(stores) = open_stores(ctx, key, &plan)? else {
         return Ok(Next::Nothing);
     };
     let making = ctx.making();
     // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
-    let (assembled, existing) = place
+    let (fetched, sources) = place
         .left_for(fetch(ctx, key, object, &plan, &stores, target))
         .await?;
-    let applied = write(ctx, object, &assembled, existing).await?;
+    let rendered = templates::render(ctx, object, fetched, sources).await?;
+    let applied = write(ctx, object, rendered).await?;
     let ready = Ready::yes(applied.outcome.reason(), applied.outcome.message());
     let synced = Synced {
         at: asked,
@@ -187,7 +199,7 @@ async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, F
     if state != State::Unknown {
         return Ok(state);
     }
-    let secret = apply::get(&ctx.client, &target.namespace, &target.name)
+    let secret = apply::get::<Secret>(&ctx.client, &target.namespace, &target.name)
         .await
         .map_err(Failure::from)?;
     let Some(secret) = secret else {
@@ -236,39 +248,50 @@ async fn fetch(
     plan: &Plan,
     stores: &[Arc<Store>],
     target: State,
-) -> Result<(Assembled, Option<Secret>), Failure> {
+) -> Result<(Rendering, Sources), Failure> {
     let target_key = target_of(object);
     // A target of Merge is somebody else's until the first merge, and not among those that are watched.
     let expect_target = target != State::Absent || object.spec.creation_policy() == CreationPolicy::Merge;
     // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
-    let (answers, existing) = tokio::join!(read_all(ctx, key, plan, stores), async {
-        if expect_target {
-            apply::get(&ctx.client, &target_key.namespace, &target_key.name)
-                .await
-                .map_err(Failure::from)
-        } else {
-            Ok(None)
-        }
-    });
-    let assembled = assemble(plan, &answers?).map_err(|e| Failure::own(e.to_string()))?;
-    Ok((assembled, existing?))
+    let (answers, existing, sources) = tokio::join!(
+        read_all(ctx, key, plan, stores),
+        async {
+            if expect_target {
+                apply::get(&ctx.client, &target_key.namespace, &target_key.name)
+                    .await
+                    .map_err(Failure::from)
+            } else {
+                Ok(None)
+            }
+        },
+        templates::read_sources(ctx, key, object.spec.template()),
+    );
+    let fetched = Rendering {
+        assembled: assemble(plan, &answers?).map_err(|e| Failure::own(e.to_string()))?,
+        existing: existing?,
+        shaped: None,
+    };
+    Ok((fetched, sources?))
 }
 
 async fn write(
     ctx: &Arc<Context>,
     object: &Arc<ExternalSecret>,
-    assembled: &Assembled,
-    existing: Option<Secret>,
+    rendered: Rendering,
 ) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, assembled, existing)
+    let wanted = Wanted {
+        assembled: &rendered.assembled,
+        shaped: rendered.shaped.as_ref(),
+    };
+    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, rendered.existing)
         .await
         .map_err(Failure::from)?;
     remember_target(ctx, object, &target_of(object), &applied).await?;
     if applied.wrote {
         outcome::tell_written(ctx, object, &applied);
     }
-    for missing in &assembled.missing {
+    for missing in &rendered.assembled.missing {
         ctx.recorder.send(
             super::context::reference(object.as_ref()),
             false,

@@ -1,5 +1,5 @@
 //! Pure: which reads an ExternalSecret needs (`plan`), and from their answers what the target must hold
-//! (`assemble`). Talks to nobody and reads no clock, so the controller and the `render` sub-command run the
+//! (`assemble`, and `shape` where a template says so). Talks to nobody and reads no clock, so the controller and the `render` sub-command run the
 //! same code.
 
 pub mod assemble;
@@ -9,3 +9,4 @@ pub mod keys;
 pub mod number;
 pub mod plan;
 pub mod property;
+pub mod shape;

@@ -6,9 +6,16 @@ use std::collections::HashMap;
 use super::keys;
 use crate::api::external_secret::{
     ConversionStrategy, CreationPolicy, DecodingStrategy, DeletionPolicy, ExternalSecretData,
-    ExternalSecretDataFrom, ExternalSecretSpec, ExternalSecretTarget, MetadataPolicy, NullBytePolicy,
-    RemoteRef, SecretStoreRef, StoreKind, StoreSourceRef,
+    ExternalSecretDataFrom, ExternalSecretSpec, ExternalSecretTarget, ExternalSecretTemplate, MetadataPolicy,
+    NullBytePolicy, RemoteRef, SecretStoreRef, StoreKind, StoreSourceRef,
 };
+
+/// Types whose Secrets are never ours to write, whatever the policy: they give rights or hold releases.
+pub const FORBIDDEN_TYPES: &[&str] = &[
+    "kubernetes.io/service-account-token",
+    "bootstrap.kubernetes.io/token",
+    "helm.sh/release.v1",
+];
 
 /// A store, by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,26 +164,7 @@ fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
         ));
     }
     if let Some(template) = &target.template {
-        let metadata = template.metadata.as_ref().is_some_and(|metadata| {
-            metadata.annotations.as_ref().is_some_and(|map| !map.is_empty())
-                || metadata.labels.as_ref().is_some_and(|map| !map.is_empty())
-                || !metadata.finalizers.is_empty()
-        });
-        let held = [
-            (
-                "type",
-                template.type_.as_ref().is_some_and(|type_| !type_.is_empty()),
-            ),
-            ("metadata", metadata),
-            ("data", template.data.as_ref().is_some_and(|map| !map.is_empty())),
-            ("templateFrom", !template.template_from.is_empty()),
-        ];
-        if let Some((field, _)) = held.iter().find(|(_, held)| *held) {
-            return Err(Refusal::not_served(
-                format!("spec.target.template.{field}"),
-                "remove it: the values are then written as they were read",
-            ));
-        }
+        check_template(template)?;
     }
     let owner = target.creation_policy.unwrap_or_default() == CreationPolicy::Owner;
     if target.deletion_policy == Some(DeletionPolicy::Delete) && !owner {
@@ -185,6 +173,29 @@ fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
             "deletionPolicy=Delete must not be used when the controller doesn't own the secret. Please set \
              creationPolicy=Owner, or another deletionPolicy",
         ));
+    }
+    Ok(())
+}
+
+/// Types whose Secrets give rights: no template may make one (ESO's rule; the definitions refuse what they
+/// can see of it).
+fn check_template(template: &ExternalSecretTemplate) -> Result<(), Refusal> {
+    let type_ = template.type_.as_deref().unwrap_or_default();
+    if FORBIDDEN_TYPES.contains(&type_) {
+        return Err(Refusal::new(
+            "spec.target.template.type",
+            format!(
+                "template.type={type_:?} is not allowed; such a Secret gives rights or holds somebody's state"
+            ),
+        ));
+    }
+    for (position, from) in template.template_from.iter().enumerate() {
+        if from.config_map.is_none() && from.secret.is_none() && from.literal.is_none() {
+            return Err(Refusal::new(
+                format!("spec.target.template.templateFrom[{position}]"),
+                "names no template; add configMap, secret or literal",
+            ));
+        }
     }
     Ok(())
 }

@@ -151,28 +151,6 @@ fn what_is_not_served_is_refused_by_name() {
             "spec.target.manifest",
         ),
         (
-            with("target", json!({"template": {"type": "kubernetes.io/tls"}})),
-            "spec.target.template.type",
-        ),
-        (
-            with(
-                "target",
-                json!({"template": {"metadata": {"labels": {"a": "b"}}}}),
-            ),
-            "spec.target.template.metadata",
-        ),
-        (
-            with("target", json!({"template": {"data": {"a": "b"}}})),
-            "spec.target.template.data",
-        ),
-        (
-            with(
-                "target",
-                json!({"template": {"templateFrom": [{"literal": "a"}]}}),
-            ),
-            "spec.target.template.templateFrom",
-        ),
-        (
             with(
                 "syncWindows",
                 json!({"kind": "allow", "windows": [{"schedule": "@daily", "duration": "1h"}]}),
@@ -200,6 +178,26 @@ fn an_empty_template_is_served_also_with_the_defaults_that_the_crd_of_eso_adds()
         spec["target"] = json!({"template": template});
         assert_eq!(planned(spec).entries.len(), 1);
     }
+}
+
+#[test]
+fn a_template_that_would_make_a_secret_that_gives_rights_is_refused() {
+    for type_ in [
+        "kubernetes.io/service-account-token",
+        "bootstrap.kubernetes.io/token",
+        "helm.sh/release.v1",
+    ] {
+        let mut spec = data(json!({"key": "a"}));
+        spec["target"] = json!({"template": {"type": type_}});
+        assert_eq!(refused(spec).field, "spec.target.template.type", "{type_}");
+    }
+}
+
+#[test]
+fn an_entry_of_template_from_that_names_no_template_is_refused() {
+    let mut spec = data(json!({"key": "a"}));
+    spec["target"] = json!({"template": {"templateFrom": [{"literal": "a: b"}, {"target": "Labels"}]}});
+    assert_eq!(refused(spec).field, "spec.target.template.templateFrom[1]");
 }
 
 #[test]
