@@ -100,7 +100,11 @@ impl Reader<'_> {
 
     async fn ask(&self, path: Result<SecretPath, VaultError>, question: Question) -> Result<Answer, Failure> {
         let path = path.map_err(|error| self.failure(ReadError::Vault(error)))?;
-        let answer = self.ctx.stores.ask(self.store, self.namespace, path, question).await;
+        let answer = self
+            .ctx
+            .stores
+            .ask(self.store, self.namespace, path, question)
+            .await;
         match answer {
             Ok(KvAnswer::Found(json)) => Ok(Answer::Found(json)),
             Ok(KvAnswer::Missing) => Ok(Answer::Missing),

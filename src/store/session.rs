@@ -318,11 +318,7 @@ impl Session {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn ask(
-        self: &Arc<Self>,
-        path: SecretPath,
-        question: Question,
-    ) -> Result<KvAnswer, ReadError> {
+    pub async fn ask(self: &Arc<Self>, path: SecretPath, question: Question) -> Result<KvAnswer, ReadError> {
         let (sender, receiver) = oneshot::channel();
         let key = ReadKey { path, question };
         let first = {

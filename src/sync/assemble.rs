@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::decode::{self, DecodeError, NullByteError};
 use super::keys::{self, KeyError};
-use super::plan::{Destination, Entry, Plan, WhenMissing, What};
+use super::plan::{Destination, Entry, Plan, What, WhenMissing};
 use super::property::{self, PropertyError};
 use super::rewrite::{self, RewriteError};
 use crate::secret::SecretBytes;
@@ -88,7 +88,10 @@ pub fn assemble(plan: &Plan, answers: &[Answer]) -> Result<Assembled, AssembleEr
         };
         let answer = answers.get(entry.read).ok_or_else(|| failed(Fault::NotRead))?;
         let Some((values, found)) = values(entry, answer).map_err(failed)? else {
-            let metadata = plan.reads.get(entry.read).is_some_and(|read| read.what == What::Metadata);
+            let metadata = plan
+                .reads
+                .get(entry.read)
+                .is_some_and(|read| read.what == What::Metadata);
             match plan.when_missing {
                 _ if metadata => return Err(failed(Fault::NoMetadata)),
                 WhenMissing::Skip => assembled.missing.push(entry.label()),

@@ -68,10 +68,14 @@ pub enum FindError {
     #[error("find.name.regexp: {0}")]
     Regexp(String),
     /// Folders within folders.
-    #[error("folder {0:?} is more than {MAX_DEPTH} folders deep; set find.path to a folder nearer to the secrets")]
+    #[error(
+        "folder {0:?} is more than {MAX_DEPTH} folders deep; set find.path to a folder nearer to the secrets"
+    )]
     TooDeep(String),
     /// Names.
-    #[error("there are more than {MAX_NAMES} secrets and folders to look through; set find.path to a smaller folder")]
+    #[error(
+        "there are more than {MAX_NAMES} secrets and folders to look through; set find.path to a smaller folder"
+    )]
     TooManyNames,
     /// Secrets.
     #[error("more than {MAX_SECRETS} secrets match; set find.path or find.name.regexp to take fewer")]
@@ -87,7 +91,9 @@ pub enum FindError {
     #[error("the metadata of {0:?}: secret not found; it was deleted meanwhile, and the search begins again")]
     NoMetadata(String),
     /// The answer does not fit the question.
-    #[error("the answer about {0:?} does not fit the question; this is a fault of keyferry, please report it")]
+    #[error(
+        "the answer about {0:?} does not fit the question; this is a fault of keyferry, please report it"
+    )]
     Odd(String),
 }
 
@@ -147,7 +153,10 @@ impl<'a> Search<'a> {
             }
             (Ask::Metadata(secret), Answer::Missing) => Err(FindError::NoMetadata(self.name(&secret))),
             (Ask::Value(secret), Answer::Found(value)) => {
-                let (name, value) = (self.name(&secret), SecretBytes::new(value.to_go_string().into_bytes()));
+                let (name, value) = (
+                    self.name(&secret),
+                    SecretBytes::new(value.to_go_string().into_bytes()),
+                );
                 self.bytes += name.len() + value.expose().len();
                 if self.bytes > MAX_BYTES {
                     return Err(FindError::TooLarge);

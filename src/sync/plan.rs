@@ -280,7 +280,10 @@ impl Planner<'_> {
         let place = format!("{at}.find");
         let path = find.path.clone().unwrap_or_default();
         check_path(&format!("{place}.path"), &path)?;
-        let regexp = find.name.as_ref().map(|name| name.regexp.clone().unwrap_or_default());
+        let regexp = find
+            .name
+            .as_ref()
+            .map(|name| name.regexp.clone().unwrap_or_default());
         let filter = Filter::new(regexp, find.tags.clone())
             .map_err(|problem| Refusal::new(format!("{place}.name.regexp"), problem))?;
         let reads = match path.as_str() {

@@ -55,7 +55,10 @@ impl<'a> Step<'a> {
         match (&rewrite.regexp, &rewrite.transform, &rewrite.merge) {
             (Some(regexp), None, None) => match go::compile(&regexp.source) {
                 Ok(compiled) => Ok(Self::Regexp(compiled, &regexp.target)),
-                Err(error) => Err((".regexp.source", format!("is no regular expression of RE2: {error}"))),
+                Err(error) => Err((
+                    ".regexp.source",
+                    format!("is no regular expression of RE2: {error}"),
+                )),
             },
             (None, Some(transform), None) => match go::template(&transform.template) {
                 Ok(template) => Ok(Self::Transform(template)),
@@ -69,15 +72,18 @@ impl<'a> Step<'a> {
                 }
                 Ok(Self::Merge(merge))
             }
-            _ => Err(("", "must be exactly one of regexp, transform and merge".to_owned())),
+            _ => Err((
+                "",
+                "must be exactly one of regexp, transform and merge".to_owned(),
+            )),
         }
     }
 
     fn apply(&self, map: Map) -> Result<Map, Fault> {
         match self {
-            Self::Regexp(regexp, target) => rename(map, |key| {
-                Ok(go::replace_all(regexp, key.as_bytes(), target))
-            }),
+            Self::Regexp(regexp, target) => {
+                rename(map, |key| Ok(go::replace_all(regexp, key.as_bytes(), target)))
+            }
             Self::Transform(template) => rename(map, |key| {
                 go::render(template, key).map_err(|error| Fault::Transform {
                     key: key.to_owned(),
@@ -125,7 +131,10 @@ fn rename(map: Map, new_name: impl Fn(&str) -> Result<Vec<u8>, Fault>) -> Result
         }
         renamed.insert(new, (old, value));
     }
-    Ok(renamed.into_iter().map(|(new, (_, value))| (new, value)).collect())
+    Ok(renamed
+        .into_iter()
+        .map(|(new, (_, value))| (new, value))
+        .collect())
 }
 
 #[cfg(test)]

@@ -46,7 +46,10 @@ impl Windows {
             let duration = GoDuration::parse(&window.duration)
                 .map_err(|error| Refusal::new(field("duration"), error.to_string()))?;
             let duration = duration.as_std().ok_or_else(|| {
-                let problem = format!("is '{duration}', which opens nothing; write for example 2h", duration = window.duration);
+                let problem = format!(
+                    "is '{duration}', which opens nothing; write for example 2h",
+                    duration = window.duration
+                );
                 Refusal::new(field("duration"), problem)
             })?;
             Ok(Window { schedule, duration })

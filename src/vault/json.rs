@@ -313,10 +313,7 @@ mod tests {
     #[test]
     fn html_characters_can_be_left_as_they_are_but_not_line_separators() {
         let json = Json::parse("{\"<k>\":\"<a>&\\n\u{2028}\"}".as_bytes()).unwrap();
-        assert_eq!(
-            json.to_go_string_without_html(),
-            r#"{"<k>":"<a>&\n\u2028"}"#
-        );
+        assert_eq!(json.to_go_string_without_html(), r#"{"<k>":"<a>&\n\u2028"}"#);
     }
 
     #[test]

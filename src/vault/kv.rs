@@ -467,19 +467,13 @@ mod tests {
             (403, "{}"),
             (503, "{}"),
         ] {
-            assert!(
-                asked(Question::Names, status, body).is_err(),
-                "{status} {body}"
-            );
+            assert!(asked(Question::Names, status, body).is_err(), "{status} {body}");
         }
     }
 
     #[test]
     fn a_mount_with_slashes_keeps_them() {
-        assert_eq!(
-            data_path(&v2(Some("team/kv")), "team/kv/a/b"),
-            "team/kv/data/a/b"
-        );
+        assert_eq!(data_path(&v2(Some("team/kv")), "team/kv/a/b"), "team/kv/data/a/b");
     }
 
     #[test]

@@ -383,7 +383,10 @@ mod tests {
         let call = Call::new(&request).unwrap().as_list().unwrap();
         assert_eq!(call.request.method(), http::Method::GET);
         assert_eq!(
-            transport("http://h:1").unwrap().url_of(call.request.uri()).as_str(),
+            transport("http://h:1")
+                .unwrap()
+                .url_of(call.request.uri())
+                .as_str(),
             "http://h:1/v1/secret/metadata/a%20b%3F?list=true"
         );
     }

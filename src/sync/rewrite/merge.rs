@@ -26,7 +26,9 @@ pub enum MergeError {
         error: JsonError,
     },
     /// A value is no object.
-    #[error("merge failed with failed to unmarshal JSON: the value of key {key:?} is {kind}, and only objects can be merged")]
+    #[error(
+        "merge failed with failed to unmarshal JSON: the value of key {key:?} is {kind}, and only objects can be merged"
+    )]
     NotAnObject {
         /// Its key.
         key: String,
