@@ -3,6 +3,7 @@
 pub mod context;
 pub mod due;
 pub mod events;
+pub mod fetch;
 pub mod index;
 pub mod leader;
 pub mod outcome;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Place, instant_of};
 use super::due::{self, Circumstances, Need};
+use super::fetch::read_all;
 use super::index::{ObjectKey, target_of};
 use super::outcome::{self, Failure};
 use super::queue::Work;
@@ -19,16 +19,13 @@ use super::targets::State;
 use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, RefreshPolicy, StoreKind};
 use crate::api::store::StoreKey;
-use crate::store::session::ReadError;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::assemble::{Answer, assemble};
+use crate::sync::assemble::assemble;
 use crate::sync::plan::{Plan, Read, plan};
 use crate::sync::shape::{self, Sources};
 use crate::target::apply::{self, Applied};
 use crate::target::names;
 use crate::target::plan::Wanted;
-use crate::vault::error::VaultError;
-use crate::vault::kv::KvAnswer;
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +109,7 @@ async fn reconcile(
             || memory.failures > 0
             || (!once && ctx.template_sources.is_changed(key)),
         target,
+        windows: plan.windows.as_ref(),
     };
     let overdue_since = match due::need(object, interval.as_std().unwrap_or_default(), &known) {
         Need::Nothing => return Ok(Next::Nothing),
@@ -157,6 +155,7 @@ async fn reconcile(
         last_success: memory.last_success,
         pending: false,
         target: State::Intact,
+        windows: plan.windows.as_ref(),
     };
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
     Ok(
@@ -300,44 +299,6 @@ async fn write(
         );
     }
     Ok(applied)
-}
-
-async fn read_all(
-    ctx: &Context,
-    key: &ObjectKey,
-    plan: &Plan,
-    stores: &[Arc<Store>],
-) -> Result<Vec<Answer>, Failure> {
-    let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
-        let version = read.version.as_deref().and_then(|version| version.parse().ok());
-        let answer = ctx.stores.read(store, &key.namespace, &read.key, version).await;
-        answer.map_err(|error| match error {
-            ReadError::Outage(down) => Failure::Outage {
-                store: store.key().clone(),
-                url: store.url().into(),
-                down,
-            },
-            ReadError::Login(message) => Failure::store_not_ready(store.key(), "VaultDenied", &message),
-            ReadError::Denied(message) => Failure::own(format!("key {}: {message}", read.key)),
-            // No fault of the object: it is tried again, and its status says nothing of it.
-            ReadError::Vault(error @ VaultError::RateLimited { .. }) => Failure::Api(error.to_string()),
-            ReadError::Vault(error) => Failure::own(format!(
-                "{} could not read key {}: {error}",
-                store.key(),
-                read.key
-            )),
-        })
-    });
-    join_all(reads)
-        .await
-        .into_iter()
-        .map(|answer| {
-            answer.map(|answer| match answer {
-                KvAnswer::Found(json) => Answer::Found(json),
-                KvAnswer::Missing => Answer::Missing,
-            })
-        })
-        .collect()
 }
 
 async fn remember_target(

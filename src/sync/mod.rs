@@ -3,10 +3,14 @@
 //! same code.
 
 pub mod assemble;
+mod cron;
 pub mod decode;
+pub mod find;
 mod gjson_path;
 pub mod keys;
 pub mod number;
 pub mod plan;
 pub mod property;
+mod rewrite;
 pub mod shape;
+pub mod windows;

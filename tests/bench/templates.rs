@@ -72,7 +72,8 @@ pub fn run() -> Result<Value> {
         ours.cases
     );
     let ratio = |ours: f64, go: f64| (ours / go * 1000.0).round() / 1000.0;
-    let micros = |nanos: f64| (nanos / f64::from(u32::try_from(go.cases).unwrap_or(u32::MAX)) / 10.0).round() / 100.0;
+    let micros =
+        |nanos: f64| (nanos / f64::from(u32::try_from(go.cases).unwrap_or(u32::MAX)) / 10.0).round() / 100.0;
     Ok(json!({
         "cases": go.cases, "go_parse_and_execute_us_per_case": micros(go.both),
         "parse_and_execute_us_per_case": micros(ours.both), "go_execute_us_per_case": micros(go.execute),
@@ -118,7 +119,11 @@ fn corpus() -> Result<Vec<Ready>> {
         for case in cases {
             let own = case.values.data.is_some() || case.values.data_base64.is_some();
             let one = Ready {
-                data: if own { decoded(&case.values)? } else { standard.clone() },
+                data: if own {
+                    decoded(&case.values)?
+                } else {
+                    standard.clone()
+                },
                 delims: delims(&case),
                 text: case.template,
             };
@@ -199,9 +204,15 @@ fn run_go(program: &PathBuf) -> Result<Times> {
         bail!("Go's bench failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     let times: Value = serde_json::from_slice(&output.stdout)?;
-    let number = |key: &str| times[key].as_f64().with_context(|| format!("Go's bench gave no {key}"));
+    let number = |key: &str| {
+        times[key]
+            .as_f64()
+            .with_context(|| format!("Go's bench gave no {key}"))
+    };
     Ok(Times {
-        cases: times["cases"].as_u64().context("Go's bench gave no number of cases")?,
+        cases: times["cases"]
+            .as_u64()
+            .context("Go's bench gave no number of cases")?,
         both: number("parse_and_execute_ns")?,
         execute: number("execute_ns")?,
     })
