@@ -141,7 +141,9 @@ pub struct Parts {
 /// their status.
 const WAITING_PER_PLACE: usize = 16;
 /// Status writes at once.
-const STATUSES: usize = 4;
+const STATUSES: usize = 32;
+/// Part of them that one takes that goes before the Secrets of others.
+const IMPATIENT: u32 = 8;
 /// How long a status waits for the Secrets of others: when many objects are new at once, the API server
 /// shall make their Secrets first, because pods wait for a Secret, and only people for a status.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -194,10 +196,12 @@ impl Context {
     /// The turn to write a status, as soon as it comes.
     pub async fn status_turn(&self) -> Option<SemaphorePermit<'_>> {
         let mut making = self.making.subscribe();
-        // Whether the time is over or the last Secret is made: now it is the status's turn.
-        let _ = timeout(PATIENCE, making.wait_for(|count| *count == 0)).await;
+        let patient = timeout(PATIENCE, making.wait_for(|count| *count == 0)).await.is_ok();
         // The semaphore is never closed.
-        self.statuses.acquire().await.ok()
+        self.statuses
+            .acquire_many(if patient { 1 } else { IMPATIENT })
+            .await
+            .ok()
     }
 
     /// Who uses what.
