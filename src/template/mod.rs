@@ -5,4 +5,5 @@
 
 pub mod funcs;
 pub mod limits;
+pub mod time;
 pub mod value;

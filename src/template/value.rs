@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use jiff::Zoned;
+use super::time::Time;
 
 /// Text of a template: bytes, which need not be UTF-8 (a keystore is text to Go as well).
 pub type Text = Rc<[u8]>;
@@ -55,6 +55,8 @@ pub enum Elem {
     Int,
     /// `uint8`.
     Byte,
+    /// `[]interface {}`, as `chunk` gives them.
+    List,
 }
 
 impl Elem {
@@ -66,6 +68,7 @@ impl Elem {
             Self::Str => "string",
             Self::Int => "int",
             Self::Byte => "uint8",
+            Self::List => "[]interface {}",
         }
     }
 
@@ -77,6 +80,7 @@ impl Elem {
             Self::Str => Value::text(""),
             Self::Int => Value::int(0),
             Self::Byte => Value::Int(IntKind::Uint8, 0),
+            Self::List => Value::nil_list(),
         }
     }
 }
@@ -87,6 +91,8 @@ pub struct List {
     pub elem: Elem,
     /// The elements.
     pub items: Vec<Value>,
+    /// Whether it is Go's nil slice, which is empty and JSON's `null`.
+    pub nil: bool,
 }
 
 /// A map from text; `set` and others change it in place.
@@ -110,6 +116,14 @@ pub struct Version {
     pub original: String,
 }
 
+/// A certificate and its key, as `genCA` and others give them.
+pub struct Certificate {
+    /// The certificate as PEM.
+    pub cert: Text,
+    /// The private key as PEM.
+    pub key: Text,
+}
+
 /// A value. There is no `Debug`: a value may be secret.
 #[derive(Clone)]
 pub enum Value {
@@ -127,12 +141,14 @@ pub enum Value {
     List(Rc<List>),
     /// A map.
     Map(Rc<Map>),
-    /// `time.Time`.
-    Time(Rc<Zoned>),
+    /// `time.Time`. Its text, its fields and methods are in [`Time`].
+    Time(Rc<Time>),
     /// `time.Duration`, in nanoseconds.
     Duration(i64),
     /// `*semver.Version`.
     Version(Rc<Version>),
+    /// sprig's `certificate`, a struct with the fields `Cert` and `Key`.
+    Certificate(Rc<Certificate>),
 }
 
 impl Value {
@@ -154,31 +170,42 @@ impl Value {
         Self::Int(IntKind::Int64, number)
     }
 
+    /// A slice of this type.
+    #[must_use]
+    pub fn slice(elem: Elem, items: Vec<Self>) -> Self {
+        Self::List(Rc::new(List {
+            elem,
+            items,
+            nil: false,
+        }))
+    }
+
     /// `[]interface {}`.
     #[must_use]
     pub fn list(items: Vec<Self>) -> Self {
+        Self::slice(Elem::Any, items)
+    }
+
+    /// `[]interface {}(nil)`.
+    #[must_use]
+    pub fn nil_list() -> Self {
         Self::List(Rc::new(List {
             elem: Elem::Any,
-            items,
+            items: Vec::new(),
+            nil: true,
         }))
     }
 
     /// `[]string`.
     #[must_use]
     pub fn texts<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T>) -> Self {
-        Self::List(Rc::new(List {
-            elem: Elem::Str,
-            items: items.into_iter().map(Self::text).collect(),
-        }))
+        Self::slice(Elem::Str, items.into_iter().map(Self::text).collect())
     }
 
     /// `[]int`.
     #[must_use]
     pub fn ints(items: impl IntoIterator<Item = i64>) -> Self {
-        Self::List(Rc::new(List {
-            elem: Elem::Int,
-            items: items.into_iter().map(Self::int).collect(),
-        }))
+        Self::slice(Elem::Int, items.into_iter().map(Self::int).collect())
     }
 
     /// `map[string]interface {}`.
@@ -213,6 +240,7 @@ impl Value {
             Self::Time(_) => "time.Time".into(),
             Self::Duration(_) => "time.Duration".into(),
             Self::Version(_) => "*semver.Version".into(),
+            Self::Certificate(_) => "sprig.certificate".into(),
         }
     }
 
@@ -227,7 +255,7 @@ impl Value {
             Self::Text(_) => "string",
             Self::List(_) => "slice",
             Self::Map(_) => "map",
-            Self::Time(_) => "struct",
+            Self::Time(_) | Self::Certificate(_) => "struct",
             Self::Duration(_) => "int64",
             Self::Version(_) => "ptr",
         }
@@ -244,7 +272,7 @@ impl Value {
             Self::Text(text) => !text.is_empty(),
             Self::List(list) => !list.items.is_empty(),
             Self::Map(map) => !map.items.borrow().is_empty(),
-            Self::Time(_) | Self::Version(_) => true,
+            Self::Time(_) | Self::Version(_) | Self::Certificate(_) => true,
         }
     }
 }

@@ -69,6 +69,8 @@ pub enum Ty {
     List,
     /// `time.Time`.
     Time,
+    /// `sprig.certificate`.
+    Certificate,
 }
 
 impl Ty {
@@ -85,6 +87,7 @@ impl Ty {
             Self::Dict => "map[string]interface {}",
             Self::List => "[]interface {}",
             Self::Time => "time.Time",
+            Self::Certificate => "sprig.certificate",
         }
     }
 
@@ -98,7 +101,8 @@ impl Ty {
             | (Self::Int64, Value::Int(IntKind::Int64, _))
             | (Self::Float, Value::Float(_))
             | (Self::Bool, Value::Bool(_))
-            | (Self::Time, Value::Time(_)) => true,
+            | (Self::Time, Value::Time(_))
+            | (Self::Certificate, Value::Certificate(_)) => true,
             (Self::Dict, Value::Map(map)) => map.elem == Elem::Any,
             (Self::List, Value::List(list)) => list.elem == Elem::Any,
             _ => false,
