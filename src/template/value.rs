@@ -135,6 +135,8 @@ pub enum Value {
     Int(IntKind, i64),
     /// `float64`.
     Float(f64),
+    /// `complex128`, which only a constant like `2i` makes.
+    Complex(f64, f64),
     /// `string`.
     Text(Text),
     /// A slice.
@@ -234,6 +236,7 @@ impl Value {
             Self::Bool(_) => "bool".into(),
             Self::Int(kind, _) => kind.name().into(),
             Self::Float(_) => "float64".into(),
+            Self::Complex(..) => "complex128".into(),
             Self::Text(_) => "string".into(),
             Self::List(list) => format!("[]{}", list.elem.name()),
             Self::Map(map) => format!("map[string]{}", map.elem.name()),
@@ -252,6 +255,7 @@ impl Value {
             Self::Bool(_) => "bool",
             Self::Int(kind, _) => kind.name(),
             Self::Float(_) => "float64",
+            Self::Complex(..) => "complex128",
             Self::Text(_) => "string",
             Self::List(_) => "slice",
             Self::Map(_) => "map",
@@ -269,6 +273,7 @@ impl Value {
             Self::Bool(is) => *is,
             Self::Int(_, number) | Self::Duration(number) => *number != 0,
             Self::Float(number) => *number != 0.0,
+            Self::Complex(real, imaginary) => *real != 0.0 || *imaginary != 0.0,
             Self::Text(text) => !text.is_empty(),
             Self::List(list) => !list.items.is_empty(),
             Self::Map(map) => !map.items.borrow().is_empty(),

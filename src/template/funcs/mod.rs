@@ -1,25 +1,7 @@
 //! The functions that templates may call: ESO's, none of which reaches the environment, a file, the network
 //! or another object.
 
-pub mod builtin;
-pub mod certs;
-pub mod compare;
-pub mod convert;
-pub mod crypto;
-pub mod dates;
-pub mod dicts;
-pub mod jwk;
-pub mod lists;
-pub mod math;
-pub mod pem;
-pub mod pkcs12;
-pub mod reflection;
-pub mod regexes;
-pub mod semver;
-pub mod strings;
-pub mod urls;
 pub mod words;
-pub mod yaml;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -161,24 +143,7 @@ pub fn find(name: &str) -> Option<&'static Func> {
 
 /// The tables of all files.
 pub const TABLES: &[&[Func]] = &[
-    builtin::TABLE,
-    certs::TABLE,
-    convert::TABLE,
-    crypto::TABLE,
-    dates::TABLE,
-    dicts::TABLE,
-    jwk::TABLE,
-    lists::TABLE,
-    math::TABLE,
-    pem::TABLE,
-    pkcs12::TABLE,
-    reflection::TABLE,
-    regexes::TABLE,
-    semver::TABLE,
-    strings::TABLE,
-    urls::TABLE,
     words::TABLE,
-    yaml::TABLE,
 ];
 
 /// The bytes of an argument that was declared as [`Ty::Text`].

@@ -1,0 +1,1 @@
+//! Compares the template engine with what Go gave.
