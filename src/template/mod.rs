@@ -4,6 +4,7 @@
 //! parsing. What it must do is held in `tests/golden`, which Go itself wrote.
 
 pub mod funcs;
+pub mod layout;
 pub mod limits;
 pub mod time;
 pub mod value;

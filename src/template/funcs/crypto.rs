@@ -7,7 +7,7 @@ use cbc::cipher::{BlockModeDecrypt as _, BlockModeEncrypt as _, KeyIvInit as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use p256::elliptic_curve::Generate as _;
 use rand::RngExt as _;
-use rsa::RsaPrivateKey;
+use rsa::PrivateKey;
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 use zeroize::Zeroizing;
@@ -217,7 +217,7 @@ fn password_characters(class: u8) -> &'static [u8] {
 /// A new RSA key. Finding the primes takes a while, so it costs many steps.
 pub(super) fn rsa_key(limits: &mut Limits, bits: usize) -> Result<Key, Fault> {
     limits.step(if bits > 2048 { 2_000_000 } else { 400_000 })?;
-    RsaPrivateKey::new(&mut rand::rng(), bits)
+    PrivateKey::new(&mut rand::rng(), bits)
         .map(|key| Key::Rsa(Box::new(key)))
         .map_err(|_| "the RSA key cannot be generated".into())
 }

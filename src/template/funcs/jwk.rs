@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p256::elliptic_curve::pkcs8::EncodePublicKey as _;
-use rsa::{BoxedUint, RsaPrivateKey, RsaPublicKey};
+use rsa::{BoxedUint, PrivateKey, PublicKey};
 use serde_json::{Map, Value as Json};
 use zeroize::Zeroizing;
 
@@ -88,8 +88,8 @@ impl Jwk {
         BoxedUint::from_be_slice(&number, bits).map_err(|_| format!("the JWK's member {name} is no number").into())
     }
 
-    fn rsa_public(&self) -> Result<RsaPublicKey, Fault> {
-        RsaPublicKey::new(self.big("n")?, self.big("e")?)
+    fn rsa_public(&self) -> Result<PublicKey, Fault> {
+        PublicKey::new(self.big("n")?, self.big("e")?)
             .map_err(|_| "the JWK is no valid RSA key of 1024 to 8192 bits".into())
     }
 
@@ -98,7 +98,7 @@ impl Jwk {
             (true, true) => vec![self.big("p")?, self.big("q")?],
             _ => Vec::new(),
         };
-        RsaPrivateKey::from_components(self.big("n")?, self.big("e")?, self.big("d")?, primes)
+        PrivateKey::from_components(self.big("n")?, self.big("e")?, self.big("d")?, primes)
             .map(|key| Key::Rsa(Box::new(key)))
             .map_err(|_| "the JWK is no valid RSA private key of 1024 to 8192 bits".into())
     }

@@ -1,6 +1,11 @@
 //! The functions that templates may call: ESO's, none of which reaches the environment, a file, the network
 //! or another object.
 
+pub mod dates;
+pub mod semver;
+pub mod pem;
+pub mod crypto;
+pub mod jwk;
 pub mod words;
 
 use std::borrow::Cow;
@@ -143,6 +148,11 @@ pub fn find(name: &str) -> Option<&'static Func> {
 
 /// The tables of all files.
 pub const TABLES: &[&[Func]] = &[
+    dates::TABLE,
+    semver::TABLE,
+    pem::TABLE,
+    crypto::TABLE,
+    jwk::TABLE,
     words::TABLE,
 ];
 

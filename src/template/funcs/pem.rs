@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ed25519_dalek::ed25519::pkcs8::KeypairBytes;
 use p256::elliptic_curve::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _};
 use pkcs1::{DecodeRsaPrivateKey as _, EncodeRsaPrivateKey as _};
-use rsa::RsaPrivateKey;
+use rsa::PrivateKey;
 use sec1::EcPrivateKey;
 use sec1::der::oid::ObjectIdentifier;
 use sec1::der::{Decode as _, SecretDocument};
@@ -212,7 +212,7 @@ fn filter_pem(limits: &mut Limits, args: &[Value]) -> Answer {
 /// A private key.
 pub(super) enum Key {
     /// RSA.
-    Rsa(Box<RsaPrivateKey>),
+    Rsa(Box<PrivateKey>),
     /// ECDSA with P-256.
     P256(p256::SecretKey),
     /// ECDSA with P-384.
@@ -226,12 +226,12 @@ pub(super) enum Key {
 impl Key {
     /// From PKCS#1.
     pub(super) fn pkcs1(der: &[u8]) -> Option<Self> {
-        RsaPrivateKey::from_pkcs1_der(der).ok().map(|key| Self::Rsa(Box::new(key)))
+        PrivateKey::from_pkcs1_der(der).ok().map(|key| Self::Rsa(Box::new(key)))
     }
 
     /// From PKCS#8.
     pub(super) fn pkcs8(der: &[u8]) -> Option<Self> {
-        RsaPrivateKey::from_pkcs8_der(der)
+        PrivateKey::from_pkcs8_der(der)
             .ok()
             .map(|key| Self::Rsa(Box::new(key)))
             .or_else(|| p256::SecretKey::from_pkcs8_der(der).ok().map(Self::P256))
