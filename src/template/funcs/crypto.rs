@@ -44,7 +44,7 @@ const BCRYPT_COST: u32 = 10;
 /// Steps that a slow hash costs.
 const SLOW_HASH: u64 = 250_000;
 /// Steps that an operation with an RSA key costs.
-const RSA_USE: u64 = 50_000;
+pub(super) const RSA_USE: u64 = 50_000;
 
 fn at(args: &[Value], index: usize) -> &[u8] {
     args.get(index).map_or(&[], bytes)
