@@ -85,6 +85,9 @@ impl Elem {
     }
 }
 
+/// How deep values may lie in one another where a function walks through them.
+pub const NESTING: usize = 250;
+
 /// A list. Go's functions never change one in place.
 pub struct List {
     /// Type of the elements.
@@ -101,6 +104,38 @@ pub struct Map {
     pub elem: Elem,
     /// The elements.
     pub items: RefCell<BTreeMap<Text, Value>>,
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        free(std::mem::take(&mut self.items));
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        let deeper = |value: &Value| matches!(value, Value::List(_) | Value::Map(_));
+        free(std::mem::take(self.items.get_mut()).into_values().filter(deeper).collect());
+    }
+}
+
+/// Frees values one after the other: freeing what lies within would go as deep as they are nested.
+fn free(mut values: Vec<Value>) {
+    while let Some(value) = values.pop() {
+        match value {
+            Value::List(mut list) => {
+                if let Some(list) = Rc::get_mut(&mut list) {
+                    values.append(&mut list.items);
+                }
+            }
+            Value::Map(mut map) => {
+                if let Some(map) = Rc::get_mut(&mut map) {
+                    values.extend(std::mem::take(map.items.get_mut()).into_values());
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A version as `semver` gives it.

@@ -6,7 +6,28 @@ pub mod semver;
 pub mod pem;
 pub mod crypto;
 pub mod jwk;
+pub mod certs;
+mod p12;
+pub mod pkcs12;
+mod args;
+pub mod convert;
+pub mod defaults;
+pub mod dicts;
+pub mod encoding;
+pub mod json;
+mod json_read;
+pub mod lists;
+pub mod math;
+mod merge;
+pub mod numbers;
+pub mod reflection;
+pub mod regexes;
+pub mod strings;
+pub mod urls;
+pub mod builtin;
+pub mod compare;
 pub mod words;
+pub mod yaml;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -146,6 +167,42 @@ pub fn find(name: &str) -> Option<&'static Func> {
     ALL.get(name).copied()
 }
 
+/// Functions that give something new each time: random numbers, keys, certificates, salts, and the time.
+const UNSTABLE: &[&str] = &[
+    "ago",
+    "bcrypt",
+    "encryptAES",
+    "fullPemToPkcs12",
+    "fullPemToPkcs12Pass",
+    "genCA",
+    "genCAWithKey",
+    "genPrivateKey",
+    "genSelfSignedCert",
+    "genSelfSignedCertWithKey",
+    "genSignedCert",
+    "genSignedCertWithKey",
+    "htpasswd",
+    "now",
+    "pemToPkcs12",
+    "pemToPkcs12Pass",
+    "pemTruststoreToPKCS12",
+    "pemTruststoreToPKCS12Pass",
+    "randAlpha",
+    "randAlphaNum",
+    "randAscii",
+    "randBytes",
+    "randInt",
+    "randNumeric",
+    "shuffle",
+    "uuidv4",
+];
+
+/// Whether the function of this name gives something new each time.
+#[must_use]
+pub fn is_unstable(name: &str) -> bool {
+    UNSTABLE.contains(&name)
+}
+
 /// The tables of all files.
 pub const TABLES: &[&[Func]] = &[
     dates::TABLE,
@@ -153,7 +210,23 @@ pub const TABLES: &[&[Func]] = &[
     pem::TABLE,
     crypto::TABLE,
     jwk::TABLE,
+    certs::TABLE,
+    pkcs12::TABLE,
+    convert::TABLE,
+    defaults::TABLE,
+    dicts::TABLE,
+    encoding::TABLE,
+    json::TABLE,
+    lists::TABLE,
+    math::TABLE,
+    reflection::TABLE,
+    regexes::TABLE,
+    strings::TABLE,
+    urls::TABLE,
+    builtin::TABLE,
+    compare::TABLE,
     words::TABLE,
+    yaml::TABLE,
 ];
 
 /// The bytes of an argument that was declared as [`Ty::Text`].

@@ -5,8 +5,8 @@ mod cases;
 
 use rand::seq::SliceRandom as _;
 
-pub(super) use cases::{is_digit, is_letter};
 use cases::{camelcase, parts, swapcase, title, untitle};
+pub(in crate::template) use cases::{is_digit, is_letter};
 
 use super::{Answer, Fault, Func, Ty, bytes, func, number};
 use crate::template::limits::Limits;
@@ -33,7 +33,7 @@ pub const TABLE: &[Func] = &[
 ];
 
 /// A text's runes as Go reads them, each with its bytes: every byte that is not UTF-8 is one U+FFFD.
-pub(super) fn runes(text: &[u8]) -> impl Iterator<Item = (char, &[u8])> {
+pub(in crate::template) fn runes(text: &[u8]) -> impl Iterator<Item = (char, &[u8])> {
     text.utf8_chunks().flat_map(|chunk| {
         let valid = chunk.valid();
         let good = valid.char_indices().map(move |(at, c)| {
@@ -74,7 +74,12 @@ fn nospace(limits: &mut Limits, args: &[Value]) -> Answer {
     if !text.iter().any(|byte| char::from(*byte).is_whitespace()) {
         return Ok(Value::text(text));
     }
-    let made: String = text.iter().copied().map(char::from).filter(|c| !c.is_whitespace()).collect();
+    let made: String = text
+        .iter()
+        .copied()
+        .map(char::from)
+        .filter(|c| !c.is_whitespace())
+        .collect();
     Ok(Value::text(made))
 }
 
@@ -101,7 +106,12 @@ fn wrapped(limits: &mut Limits, width: i64, between: &[u8], mut text: &[u8], cut
         }
         let space = |byte: &u8| *byte == b' ';
         let window = text.get(..=width).unwrap_or(text);
-        let later = || text.iter().skip(width).position(space).map(|index| index.saturating_add(width));
+        let later = || {
+            text.iter()
+                .skip(width)
+                .position(space)
+                .map(|index| index.saturating_add(width))
+        };
         // Where the line ends, and how many bytes of space go with it.
         let (end, gap) = match window.iter().rposition(space) {
             Some(at) => (at, 1),
@@ -138,7 +148,10 @@ fn shortened(limits: &mut Limits, text: &[u8], left: i64, width: i64, keep: bool
         return Ok(Value::text(text));
     }
     let room = width.saturating_sub(3);
-    let left = usize::try_from(left).unwrap_or(0).min(text.len()).min(text.len().saturating_sub(room));
+    let left = usize::try_from(left)
+        .unwrap_or(0)
+        .min(text.len())
+        .min(text.len().saturating_sub(room));
     let piece = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
     let made = if left <= 4 {
         [piece(0, room), b"..."].concat()

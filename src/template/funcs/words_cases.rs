@@ -23,7 +23,10 @@ enum Category {
 
 fn is(c: char, category: Category) -> bool {
     static SETS: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
-        RegexSet::new([r"\p{Lu}", r"\p{Ll}", r"\p{Lt}", r"\p{L}", r"\p{Nd}", r"\p{N}", r"\p{P}"]).ok()
+        RegexSet::new([
+            r"\p{Lu}", r"\p{Ll}", r"\p{Lt}", r"\p{L}", r"\p{Nd}", r"\p{N}", r"\p{P}",
+        ])
+        .ok()
     });
     if c.is_ascii() && !matches!(category, Category::Punct) {
         return match category {
@@ -36,7 +39,8 @@ fn is(c: char, category: Category) -> bool {
     }
     let mut buffer = [0; 4];
     let text: &str = c.encode_utf8(&mut buffer);
-    SETS.as_ref().is_some_and(|sets| sets.matches(text).matched(category as usize))
+    SETS.as_ref()
+        .is_some_and(|sets| sets.matches(text).matched(category as usize))
 }
 
 /// Whether Go's `unicode.IsLetter` holds.
@@ -125,7 +129,11 @@ pub fn swapcase(limits: &mut Limits, args: &[Value]) -> Answer {
             *starts = false;
             lower(c)
         } else if is(c, Category::Lower) {
-            if std::mem::take(starts) { to_title(c) } else { upper(c) }
+            if std::mem::take(starts) {
+                to_title(c)
+            } else {
+                upper(c)
+            }
         } else {
             *starts = c.is_whitespace();
             c
@@ -205,13 +213,21 @@ fn alphabetic(c: char) -> bool {
 fn valid(runes: &[Rune], at: usize, before: char) -> (char, usize) {
     let rest = runes.get(at..).unwrap_or_default();
     match rest.iter().position(|(c, _)| *c != '\u{FFFD}') {
-        Some(index) => (rest.get(index).map_or(before, |(c, _)| *c), index.saturating_add(1)),
+        Some(index) => (
+            rest.get(index).map_or(before, |(c, _)| *c),
+            index.saturating_add(1),
+        ),
         None => (before, rest.len()),
     }
 }
 
 /// Where a run ends; also the rune that ends it and the size of its last step.
-fn run(runes: &[Rune], mut at: usize, mut before: char, belongs: impl Fn(char) -> bool) -> (usize, char, usize) {
+fn run(
+    runes: &[Rune],
+    mut at: usize,
+    mut before: char,
+    belongs: impl Fn(char) -> bool,
+) -> (usize, char, usize) {
     let mut step = 0;
     while at < runes.len() {
         let (c, size) = valid(runes, at, before);
@@ -242,7 +258,11 @@ fn next_word<'a, 'b>(runes: &'b [Rune<'a>]) -> (Word, &'b [Rune<'a>], &'b [Rune<
         } else if is(next, Category::Upper) {
             let (end, c, step) = run(runes, start, first, |c| is(c, Category::Upper));
             // The last upper-case letter belongs to the word that follows.
-            if end < runes.len() && alphabetic(c) { end.saturating_sub(step) } else { end }
+            if end < runes.len() && alphabetic(c) {
+                end.saturating_sub(step)
+            } else {
+                end
+            }
         } else if alphabetic(next) {
             run(runes, start.saturating_add(size), next, small).0
         } else {
@@ -254,9 +274,8 @@ fn next_word<'a, 'b>(runes: &'b [Rune<'a>]) -> (Word, &'b [Rune<'a>], &'b [Rune<
     } else if is(first, Category::Number) {
         (Word::Number, to_end(&|c| is(c, Category::Number)))
     } else {
-        let other = |c: char| {
-            !(connects(c) || alphabetic(c) || is(c, Category::Number) || is(c, Category::Punct))
-        };
+        let other =
+            |c: char| !(connects(c) || alphabetic(c) || is(c, Category::Number) || is(c, Category::Punct));
         (Word::Other, to_end(&other))
     };
     let (head, tail) = runes.split_at_checked(end).unwrap_or((runes, &[]));
@@ -338,4 +357,3 @@ pub fn parts(limits: &mut Limits, args: &[Value], connector: char) -> Answer {
     push_word(&mut made, word, head, connector);
     Ok(Value::text(made))
 }
-

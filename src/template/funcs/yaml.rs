@@ -9,18 +9,18 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::tz::TimeZone;
 
 use super::words::runes;
-use super::{Answer, Fault, Func, Ty, bytes, dates, func, key, semver};
+use super::{Answer, Fault, Func, Ty, bytes, func, key, semver};
+use crate::template::layout;
 use crate::template::limits::Limits;
-use crate::template::value::{Elem, IntKind, List, Text, Value};
+use crate::template::value::{Elem, IntKind, List, NESTING, Text, Value};
 
 /// The functions of this file.
-pub const TABLE: &[Func] = &[func("toYaml", &[Ty::Any], to_yaml), func("fromYaml", &[Ty::Text], from_yaml)];
-
-/// Values in one another. Go finds a value that holds itself at 1000.
-const DEPTH: usize = 250;
+pub const TABLE: &[Func] = &[
+    func("toYaml", &[Ty::Any], to_yaml),
+    func("fromYaml", &[Ty::Text], from_yaml),
+];
 
 /// What JSON and YAML have in common.
 #[derive(Clone)]
@@ -50,8 +50,12 @@ pub(super) enum Scalar {
 /// The rules of YAML 1.1 as far as the library has them.
 pub(super) fn resolve(text: &str) -> Scalar {
     match text {
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Scalar::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Scalar::Bool(false),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            Scalar::Bool(true)
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            Scalar::Bool(false)
+        }
         "" | "~" | "null" | "Null" | "NULL" => Scalar::Null,
         ".nan" | ".NaN" | ".NAN" => Scalar::Float(f64::NAN),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Scalar::Float(f64::INFINITY),
@@ -83,7 +87,9 @@ fn resolve_number(text: &str) -> Scalar {
     }
     // A sign after the prefix is taken as well.
     let binary = match plain.strip_prefix("-0b") {
-        Some(digits) => digits.starts_with(|c: char| c.is_ascii_digit()).then(|| format!("-{digits}")),
+        Some(digits) => digits
+            .starts_with(|c: char| c.is_ascii_digit())
+            .then(|| format!("-{digits}")),
         None => plain.strip_prefix("0b").map(String::from),
     };
     let number = binary.and_then(|digits| i64::from_str_radix(&digits, 2).ok());
@@ -143,7 +149,7 @@ fn timestamp(text: &str) -> bool {
         "2006-1-2",
     ]
     .iter()
-    .any(|layout| dates::parse(layout.as_bytes(), text.as_bytes(), &TimeZone::UTC).is_some())
+    .any(|layout| layout::parse(layout.as_bytes(), text.as_bytes()).is_some())
 }
 
 /// What Go's `strconv.FormatFloat` gives for `g` and the shortest text, of 32 or 64 bits.
@@ -153,15 +159,27 @@ pub(super) fn go_float(number: f64, short: bool) -> String {
         return "NaN".into();
     }
     if number.is_infinite() || (short && number_32.is_infinite()) {
-        return if number < 0.0 { "-Inf".into() } else { "+Inf".into() };
+        return if number < 0.0 {
+            "-Inf".into()
+        } else {
+            "+Inf".into()
+        };
     }
-    let text = if short { format!("{number_32:e}") } else { format!("{number:e}") };
+    let text = if short {
+        format!("{number_32:e}")
+    } else {
+        format!("{number:e}")
+    };
     let Some((mantissa, exponent)) = text.split_once('e') else {
         return text;
     };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..21).contains(&exponent) {
-        return if short { number_32.to_string() } else { number.to_string() };
+        return if short {
+            number_32.to_string()
+        } else {
+            number.to_string()
+        };
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
@@ -182,12 +200,16 @@ fn to_yaml(limits: &mut Limits, args: &[Value]) -> Answer {
 fn size(data: &Data, indent: usize) -> usize {
     let text = |text: &[u8]| {
         let lines = text.iter().filter(|byte| **byte == b'\n').count();
-        text.len().saturating_add(lines.saturating_mul(indent)).saturating_add(indent)
+        text.len()
+            .saturating_add(lines.saturating_mul(indent))
+            .saturating_add(indent)
     };
     let deeper = indent.saturating_add(2);
     match data {
         Data::Text(all) => text(all),
-        Data::List(items) => items.iter().fold(4, |sum, item| sum.saturating_add(size(item, deeper))),
+        Data::List(items) => items
+            .iter()
+            .fold(4, |sum, item| sum.saturating_add(size(item, deeper))),
         Data::Map(items) => items.iter().fold(4, |sum, (key, value)| {
             sum.saturating_add(text(key)).saturating_add(size(value, deeper))
         }),
@@ -198,8 +220,8 @@ fn size(data: &Data, indent: usize) -> usize {
 /// Encodes as JSON and reads that as YAML. `None` where either fails in Go.
 fn to_json(limits: &mut Limits, value: &Value, depth: usize) -> Result<Option<Data>, Fault> {
     limits.step(1)?;
-    if depth > DEPTH {
-        return Err("the value is nested too deeply, or holds itself".into());
+    if depth > NESTING {
+        return Err("the value is nested too deeply".into());
     }
     Ok(Some(match value {
         Value::Nil => Data::Null,
@@ -209,13 +231,23 @@ fn to_json(limits: &mut Limits, value: &Value, depth: usize) -> Result<Option<Da
         Value::Float(number) => return Ok(json_float(*number)),
         Value::Text(text) => return json_text(limits, text),
         Value::Time(time) => {
-            let text = dates::format(time, b"2006-01-02T15:04:05.999999999Z07:00");
-            if !(0..=9999).contains(&time.year()) {
+            if !(0..=9999).contains(&time.civil().year) {
                 return Ok(None);
             }
-            Data::Text(text)
+            Data::Text(layout::format(time, b"2006-01-02T15:04:05.999999999Z07:00"))
         }
         Value::Version(version) => return json_text(limits, semver::text(version).as_bytes()),
+        Value::Certificate(certificate) => {
+            let (cert, key) = (
+                json_text(limits, &certificate.cert)?,
+                json_text(limits, &certificate.key)?,
+            );
+            let (Some(cert), Some(key)) = (cert, key) else {
+                return Ok(None);
+            };
+            Data::Map(BTreeMap::from([(b"Cert".to_vec(), cert), (b"Key".to_vec(), key)]))
+        }
+        Value::Complex(..) => return Ok(None),
         Value::List(list) => return json_list(limits, list, depth),
         Value::Map(map) => {
             let mut made = BTreeMap::new();

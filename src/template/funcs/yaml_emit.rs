@@ -291,15 +291,23 @@ fn style(text: &str, key: bool) -> Style {
     if !multiline && !special && !ends_blank && !text.starts_with(' ') && !indicates(text) {
         return Style::Plain;
     }
-    if special || break_before_space(text) { Style::Double } else { Style::Single }
+    if special || break_before_space(text) {
+        Style::Double
+    } else {
+        Style::Single
+    }
 }
 
 fn space_before_break(text: &str) -> bool {
-    text.chars().zip(text.chars().skip(1)).any(|(a, b)| a == ' ' && breaks(b))
+    text.chars()
+        .zip(text.chars().skip(1))
+        .any(|(a, b)| a == ' ' && breaks(b))
 }
 
 fn break_before_space(text: &str) -> bool {
-    text.chars().zip(text.chars().skip(1)).any(|(a, b)| breaks(a) && b == ' ')
+    text.chars()
+        .zip(text.chars().skip(1))
+        .any(|(a, b)| breaks(a) && b == ' ')
 }
 
 /// Whether a part of a text would be read as syntax.
@@ -355,7 +363,10 @@ fn sorted(items: &BTreeMap<Vec<u8>, Data>) -> Vec<(&Vec<u8>, &Data)> {
         let runes: Vec<char> = String::from_utf8_lossy(key).chars().collect();
         (runes, (key, value))
     });
-    merge_sort(entries.collect()).into_iter().map(|(_, entry)| entry).collect()
+    merge_sort(entries.collect())
+        .into_iter()
+        .map(|(_, entry)| entry)
+        .collect()
 }
 
 /// The order is not total, which the standard library's sorting may answer with a panic.
@@ -368,7 +379,11 @@ fn merge_sort<T>(mut head: Vec<(Vec<char>, T)>) -> Vec<(Vec<char>, T)> {
     let mut left = merge_sort(head).into_iter().peekable();
     let mut right = tail.into_iter().peekable();
     while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-        let next = if natural(&b.0, &a.0) == Ordering::Less { right.next() } else { left.next() };
+        let next = if natural(&b.0, &a.0) == Ordering::Less {
+            right.next()
+        } else {
+            left.next()
+        };
         made.extend(next);
     }
     made.extend(left);
@@ -396,7 +411,10 @@ fn natural(a: &[char], b: &[char]) -> Ordering {
         let digits = runes.iter().skip(same).take_while(|c| is_digit(**c));
         digits.fold((start, 0_usize), |(number, count), c| {
             let digit = i64::from(*c as u32).wrapping_sub(48);
-            (number.wrapping_mul(10).wrapping_add(digit), count.saturating_add(1))
+            (
+                number.wrapping_mul(10).wrapping_add(digit),
+                count.saturating_add(1),
+            )
         })
     };
     number(a).cmp(&number(b)).then(one.cmp(two))

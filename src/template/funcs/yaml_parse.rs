@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use granit_parser::{Event, Parser, ScalarStyle, Tag, options};
 
 use super::super::Fault;
-use super::{DEPTH, Data, Scalar, go_float, resolve};
+use super::{Data, Scalar, go_float, resolve};
 use crate::template::limits::Limits;
+use crate::template::value::NESTING;
 
 const CORE: &str = "tag:yaml.org,2002:";
 
@@ -20,9 +21,7 @@ pub fn document(limits: &mut Limits, text: &[u8]) -> Result<Result<Data, String>
     let Ok(text) = str::from_utf8(text) else {
         return Ok(Err("yaml: the text is not UTF-8".into()));
     };
-    let allowed = |c: char| {
-        matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{A0}'..='\u{FFFD}' | '\u{10000}'..)
-    };
+    let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{A0}'..='\u{FFFD}' | '\u{10000}'..);
     if !text.chars().all(allowed) {
         return Ok(Err("yaml: control characters are not allowed".into()));
     }
@@ -87,13 +86,18 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
     let mut root = None;
     for event in Parser::new_from_str_with_options(text, options) {
         limits.step(1)?;
-        let (event, _) = event.map_err(|error| wrong(&format!("line {}: wrong syntax", error.marker().line())))?;
+        let (event, _) =
+            event.map_err(|error| wrong(&format!("line {}: wrong syntax", error.marker().line())))?;
         let index = nodes.len();
         let (node, anchor, opens) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let bare = tag.as_deref().is_some_and(|tag| full(Some(tag)).is_none());
                 let plain = style == ScalarStyle::Plain || bare;
-                (Node::Scalar(text.into_owned(), full(tag.as_deref()), plain), anchor, false)
+                (
+                    Node::Scalar(text.into_owned(), full(tag.as_deref()), plain),
+                    anchor,
+                    false,
+                )
             }
             Event::SequenceStart(_, anchor, _) => (Node::List(Vec::new()), anchor, true),
             Event::MappingStart(_, anchor, _) => (Node::Map(Vec::new()), anchor, true),
@@ -138,7 +142,7 @@ impl Decoder<'_> {
     /// Counts a node as the library does, against aliases that multiply.
     fn enter(&mut self) -> Result<(), Stop> {
         self.limits.step(1)?;
-        if self.depth > DEPTH.saturating_mul(2) {
+        if self.depth > NESTING.saturating_mul(2) {
             return Err(wrong("the text is nested too deeply"));
         }
         self.count = self.count.saturating_add(1);
@@ -163,9 +167,12 @@ impl Decoder<'_> {
                 self.limits.grow(text.len())?;
                 scalar(text, tag.as_deref(), *plain)?
             }
-            Some(Node::List(items)) => {
-                Data::List(items.iter().map(|item| self.decode(*item)).collect::<Result<_, _>>()?)
-            }
+            Some(Node::List(items)) => Data::List(
+                items
+                    .iter()
+                    .map(|item| self.decode(*item))
+                    .collect::<Result<_, _>>()?,
+            ),
             Some(Node::Map(items)) => {
                 let mut map = BTreeMap::new();
                 self.entries(items, &mut map)?;
@@ -197,7 +204,9 @@ impl Decoder<'_> {
                 continue;
             };
             if let Some(Node::Scalar(text, tag, plain)) = nodes.get(key) {
-                let merges = tag.as_ref().map_or(*plain, |tag| tag.strip_prefix(CORE) == Some("merge"));
+                let merges = tag
+                    .as_ref()
+                    .map_or(*plain, |tag| tag.strip_prefix(CORE) == Some("merge"));
                 if text == "<<" && merges {
                     self.merge(value, map, true)?;
                     continue;
@@ -213,7 +222,9 @@ impl Decoder<'_> {
                     "NaN" => b".nan".to_vec(),
                     text => text.as_bytes().to_vec(),
                 },
-                Data::Null | Data::Uint(_) => return Err(Stop::Yaml("unsupported type of a map's key".into())),
+                Data::Null | Data::Uint(_) => {
+                    return Err(Stop::Yaml("unsupported type of a map's key".into()));
+                }
                 Data::List(_) | Data::Map(_) => return Err(wrong("invalid map key: a list or a map")),
             };
             let value = self.decode(value)?;
@@ -265,7 +276,9 @@ fn scalar(text: &str, tag: Option<&str>, plain: bool) -> Result<Data, Stop> {
             // Line breaks are left out by Go's decoder.
             let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
             let data = STANDARD.decode(joined);
-            return data.map(Data::Text).map_err(|_| wrong("!!binary value contains invalid base64 data"));
+            return data
+                .map(Data::Text)
+                .map_err(|_| wrong("!!binary value contains invalid base64 data"));
         }
         ("" | "null", Scalar::Null) => return Ok(Data::Null),
         ("" | "bool", Scalar::Bool(is)) => return Ok(Data::Bool(is)),
@@ -277,5 +290,9 @@ fn scalar(text: &str, tag: Option<&str>, plain: bool) -> Result<Data, Stop> {
         ("", Scalar::Text | Scalar::Time) => true,
         (core, _) => !matches!(core, "null" | "bool" | "int" | "float"),
     };
-    if fits { Ok(own()) } else { Err(wrong("cannot decode a scalar as its tag says")) }
+    if fits {
+        Ok(own())
+    } else {
+        Err(wrong("cannot decode a scalar as its tag says"))
+    }
 }
