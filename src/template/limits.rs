@@ -10,8 +10,10 @@ const STEPS: u64 = 5_000_000;
 const BYTES: u64 = 64 << 20;
 /// Bytes of the result.
 const OUTPUT: usize = 2 << 20;
-/// Templates and parentheses in one another.
+/// Controls and parentheses in one another, in the text of a template.
 pub const DEPTH: usize = 64;
+/// Bodies, templates and parentheses in one another, while a template is carried out.
+pub const CALLS: usize = 200;
 /// How long it may take.
 const TIME: Duration = Duration::from_secs(5);
 
