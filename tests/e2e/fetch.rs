@@ -403,3 +403,50 @@ fn a_window_keeps_back_the_periodic_refresh_and_nothing_else() {
             .map(drop)
     });
 }
+
+#[test]
+fn searches_through_one_folder_at_one_time_share_their_requests() {
+    play(async {
+        let scene = Scene::new("shared-find").await?;
+        for i in 0..3 {
+            scene
+                .vault
+                .put(&format!("app/{i}"), json!({"value": "1"}))
+                .await?;
+        }
+        let entry = json!({"find": {"path": "app"}});
+        for i in 0..10 {
+            scene.find(&format!("find-{i}"), entry.clone()).await?;
+        }
+        for i in 0..10 {
+            scene
+                .wait_value(&format!("find-{i}"), "app_0", r#"{"value":"1"}"#)
+                .await?;
+        }
+        scene.vault.put("app/0", json!({"value": "2"})).await?;
+        let mark = scene.vault.audit_mark();
+        let args = [
+            "annotate",
+            "externalsecret",
+            "--all",
+            "-n",
+            &scene.namespace,
+            "force-sync=1",
+        ];
+        scene.cluster.kubectl(&args, "").await?;
+        for i in 0..10 {
+            scene
+                .wait_value(&format!("find-{i}"), "app_0", r#"{"value":"2"}"#)
+                .await?;
+        }
+        let requests = scene.vault.requests_since(mark)?;
+        for path in ["secret/metadata/app/", "secret/data/app/0", "secret/data/app/2"] {
+            let count = requests.get(path).copied().unwrap_or_default();
+            ensure!(
+                (1..=5).contains(&count),
+                "{count} requests for {path}: {requests:?}"
+            );
+        }
+        Ok(())
+    });
+}
