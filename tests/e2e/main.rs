@@ -4,6 +4,7 @@
 
 mod api;
 mod availability;
+mod fetch;
 mod install;
 mod main_job;
 mod outage;
