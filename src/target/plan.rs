@@ -249,6 +249,10 @@ fn delete(owner: &ExternalSecret, existing: Option<&Secret>) -> Result<Planned, 
         binding: None,
         manages: false,
     };
+    // ESO refuses Orphan only here, when there is something to delete: until then it is synced.
+    if owner.spec.creation_policy() != CreationPolicy::Owner {
+        return Err(TargetError::NotOursToDelete(name_of(owner)));
+    }
     let Some(existing) = existing else {
         return Ok(planned(Action::Nothing));
     };

@@ -294,3 +294,16 @@ fn more_than_a_secret_holds_is_refused_with_the_sizes() {
     let error = decide(json!({}), None, &[("k", &big)]).unwrap_err().to_string();
     assert!(error.contains("1048577 bytes"), "{error}");
 }
+
+#[test]
+fn an_orphan_is_synced_with_deletion_policy_delete_and_never_deleted() {
+    let target = json!({"creationPolicy": "Orphan", "deletionPolicy": "Delete"});
+    let existing = written(decide(target.clone(), None, &[("k", "v")]).unwrap());
+    for existing in [Some(&existing), None] {
+        let refused = decide(target.clone(), existing, &[]).unwrap_err();
+        assert!(
+            refused.to_string().starts_with("could not delete secret"),
+            "{refused}"
+        );
+    }
+}
