@@ -58,12 +58,15 @@ pub fn need(object: &ExternalSecret, interval: Duration, known: &Circumstances<'
     if known.pending || harmed(object, known.target) {
         return Need::Sync(known.now);
     }
+    // A target of Merge that is not there yet is looked for at every interval, as in ESO: without our
+    // label, nothing tells of its coming.
+    let awaited = object.spec.creation_policy() == CreationPolicy::Merge && known.target == State::Absent;
     match object.spec.refresh_policy() {
-        RefreshPolicy::CreatedOnce => Need::Nothing,
+        RefreshPolicy::CreatedOnce if !awaited => Need::Nothing,
         _ if changed => Need::Sync(known.now),
-        RefreshPolicy::OnChange => Need::Nothing,
-        RefreshPolicy::Periodic if interval.is_zero() => Need::Nothing,
-        RefreshPolicy::Periodic => {
+        RefreshPolicy::OnChange if !awaited => Need::Nothing,
+        _ if interval.is_zero() => Need::Nothing,
+        _ => {
             let wait = interval.saturating_sub(share(object, interval));
             // An interval beyond the end of time never comes.
             match last.checked_add(wait) {
@@ -174,6 +177,32 @@ mod tests {
                 Need::Sync(_)
             ));
         }
+    }
+
+    #[test]
+    fn a_target_of_merge_that_is_not_there_is_looked_for_at_every_interval() {
+        for policy in ["Periodic", "OnChange", "CreatedOnce"] {
+            let object = object(
+                json!({"refreshPolicy": policy, "target": {"creationPolicy": "Merge"}}),
+                SYNCED,
+            );
+            let soon = need(&object, HOUR, &at("2026-01-01T00:00:10Z", State::Absent));
+            assert!(matches!(soon, Need::At(_)), "{policy}: {soon:?}");
+            let later = need(&object, HOUR, &at("2026-01-01T01:00:10Z", State::Absent));
+            assert!(matches!(later, Need::Sync(_)), "{policy}: {later:?}");
+            let never = need(
+                &object,
+                Duration::ZERO,
+                &at("2026-01-01T01:00:10Z", State::Absent),
+            );
+            assert_eq!(never, Need::Nothing, "{policy}");
+        }
+        let merged = object(
+            json!({"refreshPolicy": "CreatedOnce", "target": {"creationPolicy": "Merge"}}),
+            SYNCED,
+        );
+        let later = need(&merged, HOUR, &at("2026-01-01T01:00:10Z", State::Intact));
+        assert_eq!(later, Need::Nothing);
     }
 
     #[test]

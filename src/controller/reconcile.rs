@@ -16,7 +16,7 @@ use super::outcome::{self, Failure};
 use super::queue::Work;
 use super::status::{Ready, Synced};
 use super::targets::State;
-use crate::api::external_secret::{CreationPolicy, ExternalSecret, StoreKind};
+use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::session::ReadError;
 use crate::store::{Gate, Store, Verdict};
@@ -24,6 +24,7 @@ use crate::sync::assemble::{Answer, Assembled, assemble};
 use crate::sync::plan::{Plan, Read, plan};
 use crate::target::apply::{self, Applied};
 use crate::target::names;
+use crate::target::plan::Outcome;
 use crate::vault::error::VaultError;
 use crate::vault::kv::KvAnswer;
 
@@ -139,7 +140,10 @@ async fn reconcile(
         version: &version_of(object),
         last_success: memory.last_success,
         pending: false,
-        target: State::Intact,
+        target: match applied.outcome {
+            Outcome::Missing => State::Absent,
+            Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
+        },
     };
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
     Ok(
@@ -233,8 +237,11 @@ async fn fetch(
     target: State,
 ) -> Result<(Assembled, Option<Secret>), Failure> {
     let target_key = target_of(object);
-    // A target of Merge is somebody else's until the first merge, and not among those that are watched.
-    let expect_target = target != State::Absent || object.spec.creation_policy() == CreationPolicy::Merge;
+    // A target of Merge is somebody else's until the first merge, and not among those that are watched;
+    // and of one that is to be deleted it must be known whose it is.
+    let expect_target = target != State::Absent
+        || object.spec.creation_policy() == CreationPolicy::Merge
+        || object.spec.deletion_policy() == DeletionPolicy::Delete;
     // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
     let (answers, existing) = tokio::join!(read_all(ctx, key, plan, stores), async {
         if expect_target {
