@@ -7,6 +7,7 @@ mod availability;
 mod install;
 mod main_job;
 mod outage;
+mod policies;
 mod scene;
 mod security;
 mod tokens;
