@@ -96,6 +96,9 @@ pub struct RunArgs {
     /// How long an ExternalSecret stays Ready when an outage keeps a due refresh back.
     #[arg(long, env = "KEYFERRY_OUTAGE_GRACE", default_value = "10m", value_parser = duration)]
     pub outage_grace: Duration,
+    /// Serve target.manifest: objects other than Secrets, which are neither encrypted nor guarded as secrets.
+    #[arg(long, env = "KEYFERRY_UNSAFE_ALLOW_GENERIC_TARGETS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub unsafe_allow_generic_targets: bool,
     /// The operator's own ServiceAccount token, for stores whose Kubernetes auth names no other.
     #[arg(
         long,

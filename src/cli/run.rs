@@ -92,6 +92,7 @@ fn settings(args: &RunArgs) -> Settings {
         secret_stores: args.enable_secret_store_reconciler,
         store_requeue: args.store_requeue_interval,
         outage_grace: args.outage_grace,
+        generic_targets: args.unsafe_allow_generic_targets,
         own_token: args.service_account_token_file.clone(),
         operator_namespace: args.operator_namespace.clone(),
         identity: args.identity.clone(),

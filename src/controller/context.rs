@@ -20,6 +20,7 @@ use crate::api::store::StoreKey;
 use crate::store::Stores;
 use crate::target::fence::Fence;
 use crate::target::hash::DataHasher;
+use crate::target::manifest_apply::Kinds;
 use crate::telemetry::metrics::Metrics;
 
 /// What this process remembers of an ExternalSecret beyond its status. Losing it costs at most a sync.
@@ -55,6 +56,10 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// How long Ready stays True when a due sync is kept back by an outage.
     pub outage_grace: Duration,
+    /// Whether `target.manifest` is served.
+    pub generic_targets: bool,
+    /// Where the API server serves the kinds of generic targets.
+    pub kinds: Kinds,
     /// Between checks of a store that does not say otherwise.
     pub store_requeue: Duration,
     index: Mutex<Index>,
@@ -105,6 +110,8 @@ pub struct Parts {
     pub places: usize,
     /// See [`Context::outage_grace`].
     pub outage_grace: Duration,
+    /// See [`Context::generic_targets`].
+    pub generic_targets: bool,
     /// See [`Context::store_requeue`].
     pub store_requeue: Duration,
 }
@@ -131,6 +138,8 @@ impl Context {
             references: References::default(),
             metrics: parts.metrics,
             outage_grace: parts.outage_grace,
+            generic_targets: parts.generic_targets,
+            kinds: Kinds::default(),
             store_requeue: parts.store_requeue,
             index: Mutex::default(),
             targets: Mutex::default(),

@@ -5,6 +5,7 @@ pub mod due;
 pub mod events;
 pub mod index;
 pub mod leader;
+pub mod manifests;
 pub mod outcome;
 pub mod queue;
 pub mod reconcile;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub store_requeue: Duration,
     /// How long Ready stays True when a due sync is kept back by an outage.
     pub outage_grace: Duration,
+    /// Whether `target.manifest` is served.
+    pub generic_targets: bool,
     /// File with the operator's own token, for stores that name no other.
     pub own_token: std::path::PathBuf,
     /// Namespace of the operator: home of its Lease and of its installation key.
@@ -98,6 +101,7 @@ pub async fn run(
         metrics: metrics.clone(),
         places: settings.concurrent,
         outage_grace: settings.outage_grace,
+        generic_targets: settings.generic_targets,
         store_requeue: settings.store_requeue,
     }));
     // Every loop runs for ever: the first that ends, whatever the reason, ends the process, because a

@@ -1,5 +1,6 @@
 //! One ExternalSecret, from its wish to its Secret.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::context::{Context, Place, instant_of};
 use super::due::{self, Circumstances, Need};
 use super::index::{ObjectKey, target_of};
+use super::manifests;
 use super::outcome::{self, Failure};
 use super::queue::Work;
 use super::status::{Ready, Synced};
@@ -23,6 +25,7 @@ use crate::store::{Gate, Store, Verdict};
 use crate::sync::assemble::{Answer, Assembled, assemble};
 use crate::sync::plan::{Plan, Read, plan};
 use crate::target::apply::{self, Applied};
+use crate::target::manifest::{self, Content};
 use crate::target::names;
 use crate::target::plan::Outcome;
 use crate::vault::error::VaultError;
@@ -91,6 +94,7 @@ async fn reconcile(
             .map_err(Failure::from)?;
         return Ok(Next::Nothing);
     }
+    manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
     let plan = plan(&object.spec, &key.namespace).map_err(|refusal| Failure::refused(refusal.to_string()))?;
     let interval = object.spec.refresh_interval().map_err(|e| {
         Failure::refused(format!(
@@ -122,7 +126,8 @@ async fn reconcile(
         .left_for(fetch(ctx, key, object, &plan, &stores, target))
         .await?;
     let applied = write(ctx, object, &assembled, existing).await?;
-    let ready = Ready::yes(applied.outcome.reason(), applied.outcome.message());
+    let (reason, message) = outcome::said(object, applied.outcome);
+    let ready = Ready::yes(reason, message);
     let synced = Synced {
         at: asked,
         version,
@@ -180,6 +185,9 @@ fn version_of(object: &ExternalSecret) -> String {
 async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, Failure> {
     if object.spec.creation_policy() == CreationPolicy::None {
         return Ok(State::Absent);
+    }
+    if object.spec.manifest().is_some() {
+        return Ok(manifests::state(object));
     }
     let target = target_of(object);
     let state = ctx.targets().state(&target);
@@ -239,9 +247,10 @@ async fn fetch(
     let target_key = target_of(object);
     // A target of Merge is somebody else's until the first merge, and not among those that are watched;
     // and of one that is to be deleted it must be known whose it is.
-    let expect_target = target != State::Absent
-        || object.spec.creation_policy() == CreationPolicy::Merge
-        || object.spec.deletion_policy() == DeletionPolicy::Delete;
+    let expect_target = object.spec.manifest().is_none()
+        && (target != State::Absent
+            || object.spec.creation_policy() == CreationPolicy::Merge
+            || object.spec.deletion_policy() == DeletionPolicy::Delete);
     // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
     let (answers, existing) = tokio::join!(read_all(ctx, key, plan, stores), async {
         if expect_target {
@@ -262,14 +271,19 @@ async fn write(
     assembled: &Assembled,
     existing: Option<Secret>,
 ) -> Result<Applied, Failure> {
-    let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, assembled, existing)
-        .await
-        .map_err(Failure::from)?;
-    remember_target(ctx, object, &target_of(object), &applied).await?;
-    if applied.wrote {
-        outcome::tell_written(ctx, object, &applied);
-    }
+    let applied = match object.spec.manifest() {
+        Some(manifest) => {
+            let content = Content {
+                assembled,
+                data: &assembled.data,
+                labels: &BTreeMap::new(),
+                annotations: &BTreeMap::new(),
+                paths: &[],
+            };
+            manifests::write(ctx, object, manifest, &content).await?
+        }
+        None => write_secret(ctx, object, assembled, existing).await?,
+    };
     for missing in &assembled.missing {
         ctx.recorder.send(
             super::context::reference(object.as_ref()),
@@ -277,6 +291,23 @@ async fn write(
             "MissingProviderSecret",
             &format!("secret does not exist at provider using {missing}"),
         );
+    }
+    Ok(applied)
+}
+
+async fn write_secret(
+    ctx: &Arc<Context>,
+    object: &Arc<ExternalSecret>,
+    assembled: &Assembled,
+    existing: Option<Secret>,
+) -> Result<Applied, Failure> {
+    let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
+    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, assembled, existing)
+        .await
+        .map_err(Failure::from)?;
+    remember_target(ctx, object, &target_of(object), &applied).await?;
+    if applied.wrote {
+        outcome::tell_written(ctx, object, &applied);
     }
     Ok(applied)
 }

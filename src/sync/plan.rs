@@ -150,12 +150,6 @@ pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal>
 }
 
 fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
-    if target.manifest.is_some() {
-        return Err(Refusal::not_served(
-            "spec.target.manifest",
-            "remove it: the target is a Secret",
-        ));
-    }
     if let Some(template) = &target.template {
         let metadata = template.metadata.as_ref().is_some_and(|metadata| {
             metadata.annotations.as_ref().is_some_and(|map| !map.is_empty())

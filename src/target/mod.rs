@@ -3,5 +3,8 @@
 pub mod apply;
 pub mod fence;
 pub mod hash;
+pub mod manifest;
+pub mod manifest_apply;
+pub mod manifest_path;
 pub mod names;
 pub mod plan;

@@ -6,6 +6,7 @@ mod api;
 mod availability;
 mod install;
 mod main_job;
+mod manifest;
 mod outage;
 mod policies;
 mod scene;

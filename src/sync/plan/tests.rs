@@ -144,13 +144,6 @@ fn what_is_not_served_is_refused_by_name() {
             "spec.dataFrom[0].extract.metadataPolicy",
         ),
         (
-            with(
-                "target",
-                json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}}),
-            ),
-            "spec.target.manifest",
-        ),
-        (
             with("target", json!({"template": {"type": "kubernetes.io/tls"}})),
             "spec.target.template.type",
         ),
