@@ -545,6 +545,7 @@ fn result(spec: &Value) -> Result<String, String> {
         version: "1-a",
         last_success: None,
         pending: false,
+        template_changed: false,
         target: State::Intact,
         windows: plan.windows.as_ref(),
     };

@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use super::duration::{DurationError, GoDuration};
 use super::external_secret::{
     CreationPolicy, DeletionPolicy, ExternalSecret, ExternalSecretSpec, ExternalSecretTemplate,
-    RefreshPolicy, SecretStoreRef, StoreKind,
+    ManifestReference, RefreshPolicy, SecretStoreRef, StoreKind,
 };
 use super::store::{Provider, SecretStoreSpec, StoreKey};
 
@@ -52,6 +52,12 @@ impl ExternalSecretSpec {
     #[must_use]
     pub fn template(&self) -> Option<&ExternalSecretTemplate> {
         self.target.as_ref()?.template.as_ref()
+    }
+
+    /// `target.manifest`: the kind to write instead of a Secret.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&ManifestReference> {
+        self.target.as_ref()?.manifest.as_ref()
     }
 
     /// `target.immutable`; false if absent.

@@ -102,6 +102,9 @@ pub struct RunArgs {
     /// What ends an action in a template.
     #[arg(long, env = "KEYFERRY_TEMPLATE_RIGHT_DELIMITER", default_value = "}}", value_parser = delimiter)]
     pub template_right_delimiter: String,
+    /// Serve target.manifest: objects other than Secrets, which are neither encrypted nor guarded as secrets.
+    #[arg(long, env = "KEYFERRY_UNSAFE_ALLOW_GENERIC_TARGETS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub unsafe_allow_generic_targets: bool,
     /// The operator's own ServiceAccount token, for stores whose Kubernetes auth names no other.
     #[arg(
         long,

@@ -97,6 +97,7 @@ fn settings(args: &RunArgs) -> Settings {
             left: args.template_left_delimiter.clone(),
             right: args.template_right_delimiter.clone(),
         },
+        generic_targets: args.unsafe_allow_generic_targets,
         own_token: args.service_account_token_file.clone(),
         operator_namespace: args.operator_namespace.clone(),
         identity: args.identity.clone(),

@@ -22,6 +22,7 @@ use crate::api::store::StoreKey;
 use crate::store::Stores;
 use crate::target::fence::Fence;
 use crate::target::hash::DataHasher;
+use crate::target::manifest_apply::Kinds;
 use crate::telemetry::metrics::Metrics;
 use crate::template::Delims;
 
@@ -64,6 +65,10 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// How long Ready stays True when a due sync is kept back by an outage.
     pub outage_grace: Duration,
+    /// Whether `target.manifest` is served.
+    pub generic_targets: bool,
+    /// Where the API server serves the kinds of generic targets.
+    pub kinds: Kinds,
     /// Between checks of a store that does not say otherwise.
     pub store_requeue: Duration,
     index: Mutex<Index>,
@@ -133,6 +138,8 @@ pub struct Parts {
     pub delims: Delims,
     /// See [`Context::outage_grace`].
     pub outage_grace: Duration,
+    /// See [`Context::generic_targets`].
+    pub generic_targets: bool,
     /// See [`Context::store_requeue`].
     pub store_requeue: Duration,
 }
@@ -172,6 +179,8 @@ impl Context {
             renderings: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
             metrics: parts.metrics,
             outage_grace: parts.outage_grace,
+            generic_targets: parts.generic_targets,
+            kinds: Kinds::default(),
             store_requeue: parts.store_requeue,
             index: Mutex::default(),
             targets: Mutex::default(),

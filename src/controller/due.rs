@@ -24,6 +24,8 @@ pub struct Circumstances<'a> {
     pub last_success: Option<Timestamp>,
     /// A sync was due and has not succeeded yet.
     pub pending: bool,
+    /// An object that holds a template of the target changed since it was rendered.
+    pub template_changed: bool,
     /// The target.
     pub target: State,
     /// When a periodic refresh may happen; none means always.
@@ -54,21 +56,24 @@ pub fn need(object: &ExternalSecret, interval: Duration, known: &Circumstances<'
         .max(in_status)
         .filter(|last| *last <= known.now);
     let never = status.synced_resource_version.is_none() || last.is_none();
-    let changed = status.synced_resource_version.as_deref() != Some(known.version);
+    let changed = known.template_changed || status.synced_resource_version.as_deref() != Some(known.version);
     let Some(last) = last.filter(|_| !never) else {
         return Need::Sync(known.now);
     };
     if harmed(object, known.target) {
         return Need::Sync(known.now);
     }
+    // A target of Merge that is not there yet is looked for at every interval, as in ESO: without our
+    // label, nothing tells of its coming.
+    let awaited = object.spec.creation_policy() == CreationPolicy::Merge && known.target == State::Absent;
     match object.spec.refresh_policy() {
         RefreshPolicy::CreatedOnce | RefreshPolicy::OnChange if known.pending => Need::Sync(known.now),
-        RefreshPolicy::CreatedOnce => Need::Nothing,
+        RefreshPolicy::CreatedOnce if !awaited => Need::Nothing,
         _ if changed => Need::Sync(known.now),
-        RefreshPolicy::OnChange => Need::Nothing,
-        RefreshPolicy::Periodic if known.pending => in_window(known, known.now),
-        RefreshPolicy::Periodic if interval.is_zero() => Need::Nothing,
-        RefreshPolicy::Periodic => {
+        RefreshPolicy::OnChange if !awaited => Need::Nothing,
+        _ if known.pending => in_window(known, known.now),
+        _ if interval.is_zero() => Need::Nothing,
+        _ => {
             let wait = interval.saturating_sub(share(object, interval));
             // An interval beyond the end of time never comes.
             match last.checked_add(wait) {
@@ -141,6 +146,7 @@ mod tests {
             version: "1-a",
             last_success: None,
             pending: false,
+            template_changed: false,
             target,
             windows: None,
         }
@@ -242,6 +248,43 @@ mod tests {
             need(&object(json!({}), None), HOUR, &known),
             Need::Sync(_)
         ));
+    }
+
+    #[test]
+    fn a_target_of_merge_that_is_not_there_is_looked_for_at_every_interval() {
+        for policy in ["Periodic", "OnChange", "CreatedOnce"] {
+            let object = object(
+                json!({"refreshPolicy": policy, "target": {"creationPolicy": "Merge"}}),
+                SYNCED,
+            );
+            let soon = need(&object, HOUR, &at("2026-01-01T00:00:10Z", State::Absent));
+            assert!(matches!(soon, Need::At(_)), "{policy}: {soon:?}");
+            let later = need(&object, HOUR, &at("2026-01-01T01:00:10Z", State::Absent));
+            assert!(matches!(later, Need::Sync(_)), "{policy}: {later:?}");
+            let never = need(
+                &object,
+                Duration::ZERO,
+                &at("2026-01-01T01:00:10Z", State::Absent),
+            );
+            assert_eq!(never, Need::Nothing, "{policy}");
+        }
+        let merged = object(
+            json!({"refreshPolicy": "CreatedOnce", "target": {"creationPolicy": "Merge"}}),
+            SYNCED,
+        );
+        let later = need(&merged, HOUR, &at("2026-01-01T01:00:10Z", State::Intact));
+        assert_eq!(later, Need::Nothing);
+    }
+
+    #[test]
+    fn a_template_that_changed_is_rendered_at_once_but_not_with_created_once() {
+        for policy in ["Periodic", "OnChange", "CreatedOnce"] {
+            let object = object(json!({"refreshPolicy": policy}), SYNCED);
+            let mut known = at("2026-01-01T00:00:10Z", State::Intact);
+            known.template_changed = true;
+            let syncs = matches!(need(&object, HOUR, &known), Need::Sync(_));
+            assert_eq!(syncs, policy != "CreatedOnce", "{policy}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod events;
 pub mod fetch;
 pub mod index;
 pub mod leader;
+pub mod manifests;
 pub mod outcome;
 pub mod queue;
 pub mod reconcile;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub outage_grace: Duration,
     /// Delimiters of templates.
     pub delims: Delims,
+    /// Whether `target.manifest` is served.
+    pub generic_targets: bool,
     /// File with the operator's own token, for stores that name no other.
     pub own_token: std::path::PathBuf,
     /// Namespace of the operator: home of its Lease and of its installation key.
@@ -104,6 +107,7 @@ pub async fn run(
         places: settings.concurrent,
         delims: settings.delims.clone(),
         outage_grace: settings.outage_grace,
+        generic_targets: settings.generic_targets,
         store_requeue: settings.store_requeue,
     }));
     // Every loop runs for ever: the first that ends, whatever the reason, ends the process, because a

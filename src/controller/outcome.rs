@@ -15,12 +15,14 @@ use super::due;
 use super::index::{Change, ObjectKey};
 use super::queue::Priority;
 use super::reconcile::Next;
-use super::status::{self, READY, Ready, SYNC_ERROR, Synced};
+use super::status::{self, READY, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR, Synced};
 use super::targets::Seen;
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::StoreKey;
 use crate::store::connection::Down;
 use crate::target::apply::{self, Applied, ApplyError};
+use crate::target::manifest;
+use crate::target::plan::Outcome;
 use crate::telemetry::metrics::Kind;
 
 /// An object that only a change can cure is looked at again this often all the same.
@@ -115,6 +117,7 @@ impl From<ApplyError> for Failure {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Target(error) => Self::Target(error.to_string()),
+            ApplyError::Manifest(error) => Self::Target(error.to_string()),
             ApplyError::NotLeading => Self::NotLeading,
             ApplyError::Refused(message) => Self::Own(format!("could not update secret: {message}")),
             ApplyError::Unreachable(message) => Self::Api(message),
@@ -134,7 +137,7 @@ pub async fn fail(
         Failure::StorePending(store) => Next::Parked(store, None),
         Failure::Outage { store, url, down } => outage(ctx, key, object, store, &url, down).await,
         Failure::Store { store, message } => {
-            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
             Next::Parked(store, None)
         }
         Failure::Refused(message) => {
@@ -142,11 +145,11 @@ pub async fn fail(
             Next::Nothing
         }
         Failure::Target(message) => {
-            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
             Next::At(Instant::now() + CALM)
         }
         Failure::Own(message) => {
-            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
             Next::At(Instant::now() + after_failure(ctx, key))
         }
         Failure::Api(message) => {
@@ -189,12 +192,29 @@ async fn outage(
     let grace_ends = overdue.checked_add(ctx.outage_grace).unwrap_or(Timestamp::MAX);
     if synced_before && was_ready(object) && now < grace_ends {
         let message = format!("secret synced; its value could not be confirmed again: {cause}");
-        say(ctx, key, object, &Ready::yes("SecretSynced", message)).await;
+        let reason = said(object, Outcome::Synced).0;
+        say(ctx, key, object, &Ready::yes(reason, message)).await;
         return Next::Parked(store, Some(instant_of(grace_ends)));
     }
     let message = format!("{PROVIDER}: {cause}; it is synced by itself as soon as Vault is back");
-    say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+    say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
     Next::Parked(store, None)
+}
+
+/// Reason and message of a success.
+#[must_use]
+pub fn said(object: &ExternalSecret, outcome: Outcome) -> (&'static str, &'static str) {
+    match object.spec.manifest() {
+        Some(_) => manifest::ready(outcome),
+        None => (outcome.reason(), outcome.message()),
+    }
+}
+
+fn error_reason(object: &ExternalSecret) -> &'static str {
+    match object.spec.manifest() {
+        Some(_) => RESOURCE_SYNC_ERROR,
+        None => SYNC_ERROR,
+    }
 }
 
 fn was_ready(object: &ExternalSecret) -> bool {

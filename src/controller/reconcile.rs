@@ -1,5 +1,6 @@
 //! One ExternalSecret, from its wish to its Secret.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +13,22 @@ use super::context::{Context, Place, instant_of};
 use super::due::{self, Circumstances, Need};
 use super::fetch::read_all;
 use super::index::{ObjectKey, target_of};
+use super::manifests;
 use super::outcome::{self, Failure};
 use super::queue::Work;
 use super::status::{Ready, Synced};
 use super::targets::State;
 use super::templates::{self, Rendering};
-use crate::api::external_secret::{CreationPolicy, ExternalSecret, RefreshPolicy, StoreKind};
+use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::{Gate, Store, Verdict};
 use crate::sync::assemble::assemble;
 use crate::sync::plan::{Plan, Read, plan};
 use crate::sync::shape::{self, Sources};
 use crate::target::apply::{self, Applied};
+use crate::target::manifest::{self, Content};
 use crate::target::names;
-use crate::target::plan::Wanted;
+use crate::target::plan::{Outcome, Wanted};
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +93,7 @@ async fn reconcile(
             .map_err(Failure::from)?;
         return Ok(Next::Nothing);
     }
+    manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
     let plan = plan(&object.spec, &key.namespace).map_err(|refusal| Failure::refused(refusal.to_string()))?;
     let interval = object.spec.refresh_interval().map_err(|e| {
         Failure::refused(format!(
@@ -100,14 +104,12 @@ async fn reconcile(
     ctx.template_sources.follow(ctx, key, object.spec.template());
     let target = target_state(ctx, object).await?;
     let memory = ctx.memory(key);
-    let once = object.spec.refresh_policy() == RefreshPolicy::CreatedOnce;
     let known = Circumstances {
         now: Timestamp::now(),
         version: &version,
         last_success: memory.last_success,
-        pending: memory.overdue_since.is_some()
-            || memory.failures > 0
-            || (!once && ctx.template_sources.is_changed(key)),
+        pending: memory.overdue_since.is_some() || memory.failures > 0,
+        template_changed: ctx.template_sources.is_changed(key),
         target,
         windows: plan.windows.as_ref(),
     };
@@ -132,7 +134,8 @@ async fn reconcile(
         .await?;
     let rendered = templates::render(ctx, object, fetched, sources).await?;
     let applied = write(ctx, object, rendered).await?;
-    let ready = Ready::yes(applied.outcome.reason(), applied.outcome.message());
+    let (reason, message) = outcome::said(object, applied.outcome);
+    let ready = Ready::yes(reason, message);
     let synced = Synced {
         at: asked,
         version,
@@ -154,7 +157,11 @@ async fn reconcile(
         version: &version_of(object),
         last_success: memory.last_success,
         pending: false,
-        target: State::Intact,
+        template_changed: ctx.template_sources.is_changed(key),
+        target: match applied.outcome {
+            Outcome::Missing => State::Absent,
+            Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
+        },
         windows: plan.windows.as_ref(),
     };
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
@@ -192,6 +199,9 @@ fn version_of(object: &ExternalSecret) -> String {
 async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, Failure> {
     if object.spec.creation_policy() == CreationPolicy::None {
         return Ok(State::Absent);
+    }
+    if object.spec.manifest().is_some() {
+        return Ok(manifests::state(object));
     }
     let target = target_of(object);
     let state = ctx.targets().state(&target);
@@ -249,8 +259,12 @@ async fn fetch(
     target: State,
 ) -> Result<(Rendering, Sources), Failure> {
     let target_key = target_of(object);
-    // A target of Merge is somebody else's until the first merge, and not among those that are watched.
-    let expect_target = target != State::Absent || object.spec.creation_policy() == CreationPolicy::Merge;
+    // A target of Merge is somebody else's until the first merge, and not among those that are watched;
+    // and of one that is to be deleted it must be known whose it is.
+    let expect_target = object.spec.manifest().is_none()
+        && (target != State::Absent
+            || object.spec.creation_policy() == CreationPolicy::Merge
+            || object.spec.deletion_policy() == DeletionPolicy::Delete);
     // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
     let (answers, existing, sources) = tokio::join!(
         read_all(ctx, key, plan, stores),
@@ -278,6 +292,27 @@ async fn write(
     object: &Arc<ExternalSecret>,
     rendered: Rendering,
 ) -> Result<Applied, Failure> {
+    let missing = rendered.assembled.missing.clone();
+    let applied = match object.spec.manifest() {
+        Some(manifest) => manifests::write(ctx, object, manifest, &rendered.content()).await?,
+        None => write_secret(ctx, object, rendered).await?,
+    };
+    for missing in &missing {
+        ctx.recorder.send(
+            super::context::reference(object.as_ref()),
+            false,
+            "MissingProviderSecret",
+            &format!("secret does not exist at provider using {missing}"),
+        );
+    }
+    Ok(applied)
+}
+
+async fn write_secret(
+    ctx: &Arc<Context>,
+    object: &Arc<ExternalSecret>,
+    rendered: Rendering,
+) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
     let wanted = Wanted {
         assembled: &rendered.assembled,
@@ -289,14 +324,6 @@ async fn write(
     remember_target(ctx, object, &target_of(object), &applied).await?;
     if applied.wrote {
         outcome::tell_written(ctx, object, &applied);
-    }
-    for missing in &rendered.assembled.missing {
-        ctx.recorder.send(
-            super::context::reference(object.as_ref()),
-            false,
-            "MissingProviderSecret",
-            &format!("secret does not exist at provider using {missing}"),
-        );
     }
     Ok(applied)
 }

@@ -13,6 +13,8 @@ use crate::api::meta::{Condition, LocalName};
 pub const READY: &str = "Ready";
 /// Reason of an ExternalSecret that could not be synced, as in ESO.
 pub const SYNC_ERROR: &str = "SecretSyncedError";
+/// The same of one with a generic target.
+pub const RESOURCE_SYNC_ERROR: &str = "ResourceSyncedError";
 /// A refresh that changed nothing writes `refreshTime` at most this often (promise 5).
 pub const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Longest message that is kept; the API server takes 32 KiB.

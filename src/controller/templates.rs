@@ -21,6 +21,7 @@ use crate::sync::assemble::Assembled;
 use crate::sync::shape::{self, Shape, ShapeError, Shaped, SourceKind, SourceRef, Sources};
 use crate::target::apply;
 use crate::target::kept::{self, Inputs};
+use crate::target::manifest::Content;
 
 /// Objects watched at once; each costs a connection to the API server. Targets of those beyond are
 /// rendered anew at their next refresh.
@@ -244,6 +245,22 @@ pub struct Rendering {
     pub shaped: Option<Shaped>,
 }
 
+impl Rendering {
+    /// What a generic target must hold.
+    #[must_use]
+    pub fn content(&self) -> Content<'_> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        let shaped = self.shaped.as_ref();
+        Content {
+            assembled: &self.assembled,
+            data: shaped.map_or(&self.assembled.data, |shaped| &shaped.data),
+            labels: shaped.map_or(&NONE, |shaped| &shaped.labels),
+            annotations: shaped.map_or(&NONE, |shaped| &shaped.annotations),
+            paths: shaped.map_or(&[], |shaped| &shaped.paths),
+        }
+    }
+}
+
 /// Renders the template of the target, if it has one. Done beside the loops: a template may take seconds.
 ///
 /// # Errors
@@ -289,7 +306,7 @@ fn is_rendered(object: &ExternalSecret, rendering: &Rendering) -> bool {
     let empty = rendering.assembled.data.is_empty() && object.spec.deletion_policy() != DeletionPolicy::Merge;
     let written = match object.spec.creation_policy() {
         CreationPolicy::None => false,
-        CreationPolicy::Merge => rendering.existing.is_some(),
+        CreationPolicy::Merge => rendering.existing.is_some() || object.spec.manifest().is_some(),
         _ => true,
     };
     object.spec.template().is_some() && written && !empty
@@ -304,11 +321,7 @@ fn shape(
     let Some(template) = object.spec.template() else {
         return Ok(None);
     };
-    let manifest = object
-        .spec
-        .target
-        .as_ref()
-        .is_some_and(|target| target.manifest.is_some());
+    let manifest = object.spec.manifest().is_some();
     let shape = Shape::prepare(template, manifest, sources, &ctx.delims)?;
     let values = &rendering.assembled.data;
     let Some(hasher) = ctx.hasher().filter(|_| !shape.is_stable() && !manifest) else {

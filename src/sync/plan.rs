@@ -173,17 +173,15 @@ pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal>
 }
 
 fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
-    if target.manifest.is_some() {
-        return Err(Refusal::not_served(
-            "spec.target.manifest",
-            "remove it: the target is a Secret",
-        ));
-    }
     if let Some(template) = &target.template {
         check_template(template)?;
     }
-    let owner = target.creation_policy.unwrap_or_default() == CreationPolicy::Owner;
-    if target.deletion_policy == Some(DeletionPolicy::Delete) && !owner {
+    // As in ESO, Orphan is told only when there is nothing left to read: until then it is synced.
+    let never = matches!(
+        target.creation_policy,
+        Some(CreationPolicy::Merge | CreationPolicy::None | CreationPolicy::CreateOrMerge)
+    );
+    if never && target.deletion_policy == Some(DeletionPolicy::Delete) {
         return Err(Refusal::new(
             "spec.target.deletionPolicy",
             "deletionPolicy=Delete must not be used when the controller doesn't own the secret. Please set \

@@ -232,6 +232,14 @@ impl Item {
     fn put(&self, shaped: &mut Shaped, rendered: SecretBytes) -> Result<(), Problem> {
         if let Place::Path(path) = &self.place {
             let rendered = decode::decode(rendered, self.decoding, "the rendered template")?;
+            let rendered = match &self.key {
+                // One key of a map is a map with this key.
+                Some(key) => {
+                    let map = serde_json::json!({key: text(key, rendered)?});
+                    SecretBytes::new(map.to_string().into_bytes())
+                }
+                None => rendered,
+            };
             shaped.paths.push((path.clone(), rendered));
             return Ok(());
         }
@@ -385,10 +393,17 @@ fn own(items: &mut Vec<Item>, template: &ExternalSecretTemplate, delims: &Delims
 /// tenants from setting its type or owner.
 fn place(from: &TemplateFrom, manifest: bool, position: usize) -> Result<Place, ShapeError> {
     let target = from.target.as_deref().unwrap_or_default();
+    let lower = target.to_ascii_lowercase();
     if manifest {
-        return Ok(Place::Path(target.to_owned()));
+        let path = match lower.as_str() {
+            "" | "data" => "data",
+            "labels" => "metadata.labels",
+            "annotations" => "metadata.annotations",
+            _ => target,
+        };
+        return Ok(Place::Path(path.to_owned()));
     }
-    match target.to_ascii_lowercase().as_str() {
+    match lower.as_str() {
         "" | "data" => Ok(Place::Data),
         "labels" => Ok(Place::Labels),
         "annotations" => Ok(Place::Annotations),

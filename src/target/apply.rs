@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::fence::Fence;
 use super::hash::DataHasher;
+use super::manifest::ManifestError;
 use super::names;
 use super::plan::{self, Action, Outcome, TargetError, Wanted};
 use crate::api::external_secret::ExternalSecret;
@@ -31,6 +32,9 @@ pub enum ApplyError {
     /// It cannot be written as wished.
     #[error("{0}")]
     Target(TargetError),
+    /// The same of a generic target.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The API server refused it; the text says why.
     #[error("{0}")]
     Refused(String),

@@ -48,6 +48,12 @@ pub fn field_manager(name: &str) -> String {
     }
 }
 
+/// Whether this is the field manager of some ExternalSecret.
+#[must_use]
+pub fn is_field_manager(manager: &str) -> bool {
+    manager.starts_with(MANAGER)
+}
+
 /// Every name under which fields of this ExternalSecret may stand: ESO used the plain form for labels
 /// and annotations where it used the hashed one for data.
 #[must_use]

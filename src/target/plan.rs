@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt as _};
 
 use super::hash::DataHasher;
@@ -217,9 +217,9 @@ fn name_of(owner: &ExternalSecret) -> String {
     )
 }
 
-fn controller(secret: &Secret) -> Option<&OwnerReference> {
-    secret
-        .metadata
+/// The owner that controls an object.
+pub(super) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata
         .owner_references
         .iter()
         .flatten()
@@ -227,12 +227,26 @@ fn controller(secret: &Secret) -> Option<&OwnerReference> {
 }
 
 /// Name and kind count, the UID does not: an ExternalSecret that was made anew finds its Secret again.
-fn is_ours(owner: &ExternalSecret, reference: &OwnerReference) -> bool {
-    reference.kind == "ExternalSecret" && is_eso_group(reference) && reference.name == owner.name_any()
+pub(super) fn is_ours(owner: &ExternalSecret, reference: &OwnerReference) -> bool {
+    is_external_secret(reference) && reference.name == owner.name_any()
 }
 
-fn is_eso_group(reference: &OwnerReference) -> bool {
-    reference.api_version.split('/').next() == Some("external-secrets.io")
+pub(super) fn is_external_secret(reference: &OwnerReference) -> bool {
+    reference.kind == "ExternalSecret"
+        && reference.api_version.split('/').next() == Some("external-secrets.io")
+}
+
+/// Makes the ExternalSecret the owner that controls an object, or an owner no more, as `creationPolicy` says.
+pub(super) fn set_owner(owner: &ExternalSecret, metadata: &mut ObjectMeta) {
+    let mut owners = metadata.owner_references.take().unwrap_or_default();
+    owners.retain(|reference| !is_ours(owner, reference));
+    if owner.spec.creation_policy() == CreationPolicy::Owner {
+        owners.extend(owner.controller_owner_ref(&()).map(|reference| OwnerReference {
+            block_owner_deletion: Some(true),
+            ..reference
+        }));
+    }
+    metadata.owner_references = (!owners.is_empty()).then_some(owners);
 }
 
 /// Stops one tenant from having us overwrite what another, or Kubernetes itself, relies on.
@@ -244,10 +258,11 @@ fn refuse_foreign(owner: &ExternalSecret, existing: &Secret) -> Result<(), Targe
     {
         return Err(TargetError::ForbiddenType(name_of(owner), type_.into()));
     }
-    let Some(reference) = controller(existing).filter(|reference| !is_ours(owner, reference)) else {
+    let Some(reference) = controller(&existing.metadata).filter(|reference| !is_ours(owner, reference))
+    else {
         return Ok(());
     };
-    if reference.kind == "ExternalSecret" && is_eso_group(reference) {
+    if is_external_secret(reference) {
         return Err(TargetError::OwnedByAnother(
             name_of(owner),
             reference.name.clone(),
@@ -267,10 +282,14 @@ fn delete(owner: &ExternalSecret, existing: Option<&Secret>) -> Result<Planned, 
         binding: None,
         manages: false,
     };
+    // ESO refuses Orphan only here, when there is something to delete: until then it is synced.
+    if owner.spec.creation_policy() != CreationPolicy::Owner {
+        return Err(TargetError::NotOursToDelete(name_of(owner)));
+    }
     let Some(existing) = existing else {
         return Ok(planned(Action::Nothing));
     };
-    let ours = controller(existing).is_some_and(|reference| {
+    let ours = controller(&existing.metadata).is_some_and(|reference| {
         is_ours(owner, reference) && Some(&reference.uid) == owner.metadata.uid.as_ref()
     });
     if !ours {
@@ -316,23 +335,14 @@ fn shape(
     }
     labels.insert(names::LABEL_MANAGED.into(), "true".into());
     labels.remove(names::LABEL_CREATED_BY);
-    let mut owners = meta.owner_references.take().unwrap_or_default();
-    owners.retain(|reference| !is_ours(owner, reference));
     if policy == CreationPolicy::Owner {
         let namespace = owner.namespace().unwrap_or_default();
         labels.insert(
             names::LABEL_CREATED_BY.into(),
             names::created_by(&namespace, &owner.name_any()),
         );
-        owners.extend(owner.controller_owner_ref(&()));
-        owners
-            .iter_mut()
-            .filter(|reference| is_ours(owner, reference))
-            .for_each(|reference| {
-                reference.block_owner_deletion = Some(true);
-            });
     }
-    meta.owner_references = (!owners.is_empty()).then_some(owners);
+    set_owner(owner, meta);
     meta.labels = Some(labels);
     meta.annotations = Some(annotations);
     wanted.data = Some(merge_data(policy, existing, &stale, content.values()));
@@ -416,14 +426,14 @@ fn merge_data(
 
 /// What this ExternalSecret wrote before: removed first, so that what is no longer wanted goes.
 #[derive(Default)]
-struct Stale {
+pub(super) struct Stale {
     data: BTreeSet<String>,
-    labels: BTreeSet<String>,
-    annotations: BTreeSet<String>,
+    pub(super) labels: BTreeSet<String>,
+    pub(super) annotations: BTreeSet<String>,
 }
 
 impl Stale {
-    fn find(entries: &[ManagedFieldsEntry], name: &str) -> Self {
+    pub(super) fn find(entries: &[ManagedFieldsEntry], name: &str) -> Self {
         let managers = names::field_managers(name);
         let mut stale = Self::default();
         for entry in entries {

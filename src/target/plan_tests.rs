@@ -364,3 +364,16 @@ fn the_type_of_a_secret_that_exists_cannot_be_changed_and_the_message_says_what_
     );
     assert!(kept.is_ok());
 }
+
+#[test]
+fn an_orphan_is_synced_with_deletion_policy_delete_and_never_deleted() {
+    let target = json!({"creationPolicy": "Orphan", "deletionPolicy": "Delete"});
+    let existing = written(decide(target.clone(), None, &[("k", "v")]).unwrap());
+    for existing in [Some(&existing), None] {
+        let refused = decide(target.clone(), existing, &[]).unwrap_err();
+        assert!(
+            refused.to_string().starts_with("could not delete secret"),
+            "{refused}"
+        );
+    }
+}

@@ -155,6 +155,9 @@ flag must not be given twice.
 {{- if not .Values.processSecretStore }}
 {{- $_ := set $flags "enable-secret-store-reconciler" false }}
 {{- end }}
+{{- if .Values.genericTargets.enabled }}
+{{- $_ := set $flags "unsafe-allow-generic-targets" true }}
+{{- end }}
 {{- /* A value emptied on purpose leaves the operator's own default. */}}
 {{- range $flag, $value := $flags }}
 {{- if has (toString $value) (list "" "0") }}

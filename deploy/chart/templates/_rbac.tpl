@@ -27,6 +27,16 @@
 - apiGroups: [""]
   resources: ["configmaps", "serviceaccounts"]
   verbs: ["get", "list", "watch"]
+{{- if .Values.genericTargets.enabled }}
+- apiGroups: [""]
+  resources: ["configmaps"]
+  verbs: ["create", "update", "patch", "delete"]
+{{- range .Values.genericTargets.resources }}
+- apiGroups: [{{ .apiGroup | quote }}]
+  resources: {{ toJson .resources }}
+  verbs: {{ toJson .verbs }}
+{{- end }}
+{{- end }}
 {{- if and .Values.rbac.serviceAccountTokenCreate (not .Values.rbac.serviceAccountTokenNames) }}
 - apiGroups: [""]
   resources: ["serviceaccounts/token"]

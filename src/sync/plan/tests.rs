@@ -127,13 +127,6 @@ fn what_is_not_served_is_refused_by_name() {
             json!({"data": [{"secretKey": "k", "remoteRef": {"key": "a"}, "sourceRef": generator}]}),
             "spec.data[0].sourceRef.generatorRef",
         ),
-        (
-            with(
-                "target",
-                json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}}),
-            ),
-            "spec.target.manifest",
-        ),
     ] {
         let refusal = refused(spec);
         assert_eq!(refusal.field, field);
@@ -178,8 +171,8 @@ fn an_entry_of_template_from_that_names_no_template_is_refused() {
 }
 
 #[test]
-fn deletion_policy_delete_needs_creation_policy_owner() {
-    for policy in ["Orphan", "Merge", "None", "CreateOrMerge"] {
+fn deletion_policy_delete_needs_a_creation_policy_that_creates() {
+    for policy in ["Merge", "None", "CreateOrMerge"] {
         let mut spec = data(json!({"key": "a"}));
         spec["target"] = json!({"creationPolicy": policy, "deletionPolicy": "Delete"});
         assert_eq!(refused(spec).field, "spec.target.deletionPolicy", "{policy}");

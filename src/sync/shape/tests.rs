@@ -207,6 +207,27 @@ fn mistakes_in_the_external_secret_itself_are_found_before_anything_is_read() {
 }
 
 #[test]
+fn a_generic_target_gets_what_is_rendered_by_path() {
+    let sources = Sources::from([source(SourceKind::ConfigMap, "cm", &[("app.conf", "u={{ .user }}")])]);
+    let of = template(json!({"templateFrom": [
+        {"configMap": {"name": "cm", "items": [{"key": "app.conf"}]}},
+        {"target": "spec.users[0]", "literal": "name: {{ .user }}"}, {"target": "Labels", "literal": "a: b"},
+    ]}));
+    let shape = Shape::prepare(&of, true, &sources, &Delims::default());
+    let paths = shape.unwrap().render(&values()).unwrap().paths;
+    let paths: Vec<(&str, String)> = paths
+        .iter()
+        .map(|(path, text)| (path.as_str(), String::from_utf8_lossy(text.expose()).into_owned()))
+        .collect();
+    let wanted = [
+        ("data", r#"{"app.conf":"u=admin"}"#),
+        ("spec.users[0]", "name: admin"),
+        ("metadata.labels", "a: b"),
+    ];
+    assert_eq!(paths, wanted.map(|(path, text)| (path, text.to_owned())));
+}
+
+#[test]
 fn other_delimiters_leave_braces_alone() {
     let delims = Delims {
         left: "<<".into(),
