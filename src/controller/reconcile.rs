@@ -1,6 +1,5 @@
 //! One ExternalSecret, from its wish to its Secret.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use crate::sync::assemble::assemble;
 use crate::sync::plan::{Plan, Read, plan};
 use crate::sync::shape::{self, Sources};
 use crate::target::apply::{self, Applied};
-use crate::target::manifest::{self, Content};
+use crate::target::manifest;
 use crate::target::names;
 use crate::target::plan::{Outcome, Wanted};
 

@@ -205,13 +205,13 @@ pub async fn read_sources(
     Ok(contents)
 }
 
-type Content = BTreeMap<String, SecretBytes>;
+type Values = BTreeMap<String, SecretBytes>;
 
 async fn read(
     ctx: &Context,
     namespace: &str,
     source: &SourceRef,
-) -> Result<Option<(Option<String>, Content)>, Failure> {
+) -> Result<Option<(Option<String>, Values)>, Failure> {
     let found = match source.kind {
         SourceKind::ConfigMap => {
             let found = apply::get::<ConfigMap>(&ctx.client, namespace, &source.name).await;
@@ -337,7 +337,7 @@ fn shape(
     Ok(Some(shaped))
 }
 
-fn inputs(template: &ExternalSecretTemplate, values: &Content, sources: &Sources) -> Inputs {
+fn inputs(template: &ExternalSecretTemplate, values: &Values, sources: &Sources) -> Inputs {
     let mut inputs: Inputs = values
         .iter()
         .map(|(key, value)| (format!("value/{key}"), value.clone()))

@@ -17,6 +17,9 @@ mod methods;
 mod parse;
 mod parse_literal;
 pub mod re2;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 pub mod time;
 mod tree;
 pub mod value;

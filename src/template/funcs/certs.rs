@@ -179,15 +179,21 @@ pub(super) fn parse_all(limits: &mut Limits, text: &[u8]) -> Result<Vec<Parsed>,
 /// If it is not one chain.
 pub(super) fn chain(limits: &mut Limits, certificates: Vec<Parsed>) -> Result<Vec<Parsed>, Fault> {
     limits.step((certificates.len() * certificates.len()) as u64)?;
-    let ids: Vec<(Vec<u8>, Vec<u8>)> = certificates
+    let ids: Vec<(Option<Vec<u8>>, Vec<u8>)> = certificates
         .iter()
-        .map(|c| (c.authority_key().unwrap_or_default(), c.subject_key()))
+        .map(|certificate| (certificate.authority_key(), certificate.subject_key()))
         .collect();
-    let parents: Vec<Option<usize>> = (0..ids.len())
-        .map(|own| {
-            let authority = ids.get(own).map(|(authority, _)| authority);
-            (0..ids.len())
-                .find(|other| *other != own && ids.get(*other).map(|(_, subject)| subject) == authority)
+    let is_parent = |authority: &[u8], other: usize| {
+        // ESO lets an absent identifier match an absent one, so that a root without the first and a leaf without
+        // the second, which many authorities make, form a cycle.
+        !authority.is_empty() && ids.get(other).is_some_and(|(_, subject)| subject == authority)
+    };
+    let parents: Vec<Option<usize>> = ids
+        .iter()
+        .enumerate()
+        .map(|(own, (authority, _))| {
+            let authority = authority.as_deref()?;
+            (0..ids.len()).find(|other| *other != own && is_parent(authority, *other))
         })
         .collect();
     let mut leaves = (0..ids.len()).filter(|own| !parents.contains(&Some(*own)));

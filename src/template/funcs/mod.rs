@@ -19,6 +19,7 @@ pub mod math;
 mod merge;
 pub mod numbers;
 mod p12;
+mod p12_mac;
 pub mod pem;
 pub mod pkcs12;
 pub mod reflection;
@@ -173,7 +174,7 @@ pub fn find(name: &str) -> Option<&'static Func> {
 }
 
 /// Functions that give something new each time: random numbers, keys, certificates, salts, and the time.
-const UNSTABLE: &[&str] = &[
+pub(super) const UNSTABLE: &[&str] = &[
     "ago",
     "bcrypt",
     "encryptAES",

@@ -9,23 +9,20 @@ use cms::encrypted_data::EncryptedData;
 use cms::enveloped_data::EncryptedContentInfo;
 use der::asn1::{Any, BmpString, ContextSpecific, ObjectIdentifier, OctetString, SetOfVec};
 use der::{Decode, Encode as _};
-use hmac::digest::block_api::BlockSizeUser;
-use hmac::digest::{Digest, FixedOutputReset};
-use hmac::{Hmac, Mac as _};
 use pkcs5::pbes2;
 use pkcs12::kdf::{Pkcs12KeyType, derive_key};
 use pkcs12::pbe_params::{EncryptedPrivateKeyInfo, Pkcs12PbeParams};
 use pkcs12::pfx::{Pfx, Version};
 use pkcs12::safe_bag::SafeBag;
-use pkcs12::{AuthenticatedSafe, CertBag, DigestInfo, MacData};
-use sha1::Sha1;
-use sha2::{Sha256, Sha384, Sha512};
+use pkcs12::{AuthenticatedSafe, CertBag};
+use sha1::{Digest as _, Sha1};
 use x509_cert::attr::{Attribute, Attributes};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use zeroize::Zeroizing;
 
 use super::super::limits::Limits;
 use super::Fault;
+use super::p12_mac::{seal, verify};
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
@@ -36,15 +33,11 @@ const FRIENDLY_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.11
 const TRUSTED: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.113894.746875.1.1");
 const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 const PBES2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5.13");
-const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
-const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
-const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
-const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
 /// Iterations of what is written, as in Go's package.
-const ITERATIONS: u32 = 2048;
+pub(super) const ITERATIONS: u32 = 2048;
 
-const BAD: &str = "it is no PKCS#12 store that can be read";
+pub(super) const BAD: &str = "it is no PKCS#12 store that can be read";
 const WRONG: &str = "the password is wrong, or the store is damaged";
 const NOT_WRITTEN: &str = "the PKCS#12 store cannot be written";
 
@@ -58,10 +51,11 @@ pub(super) struct Store {
 }
 
 /// A password in both of its forms.
-struct Password {
-    text: Zeroizing<String>,
+pub(super) struct Password {
+    /// As it was given.
+    pub text: Zeroizing<String>,
     /// UTF-16 with a zero at its end, or nothing at all.
-    wide: Zeroizing<Vec<u8>>,
+    pub wide: Zeroizing<Vec<u8>>,
 }
 
 impl Password {
@@ -82,12 +76,13 @@ impl Password {
     }
 }
 
-fn bad<E>(_: E) -> Fault {
+/// The error of a store that breaks the format.
+pub(super) fn bad<E>(_: E) -> Fault {
     BAD.into()
 }
 
 /// Derives keys only after their cost has been paid: a step for each iteration and block.
-fn pay(limits: &mut Limits, iterations: i32, blocks: u64) -> Result<(), Fault> {
+pub(super) fn pay(limits: &mut Limits, iterations: i32, blocks: u64) -> Result<(), Fault> {
     let iterations = u64::try_from(iterations)
         .ok()
         .filter(|count| *count > 0)
@@ -109,13 +104,14 @@ pub(super) fn open(limits: &mut Limits, data: &[u8], password: &[u8]) -> Result<
     let content = OctetString::from_der(&pfx.auth_safe.content.to_der().map_err(bad)?).map_err(bad)?;
     match &pfx.mac_data {
         Some(mac) => {
-            if !verify(limits, mac, &password.wide, content.as_bytes())? {
+            let mut right = verify(limits, mac, &password, content.as_bytes())?;
+            if !right && password.text.is_empty() {
                 // Some programs write nothing at all for an empty password.
-                let retried = password.text.is_empty() && verify(limits, mac, &[], content.as_bytes())?;
-                if !retried {
-                    return Err(WRONG.into());
-                }
                 password.wide.clear();
+                right = verify(limits, mac, &password, content.as_bytes())?;
+            }
+            if !right {
+                return Err(WRONG.into());
             }
         }
         None if password.text.is_empty() => {}
@@ -202,43 +198,6 @@ impl Store {
         self.key = Some(key);
         Ok(())
     }
-}
-
-fn verify(limits: &mut Limits, mac: &MacData, password: &[u8], data: &[u8]) -> Result<bool, Fault> {
-    pay(limits, mac.iterations, 1)?;
-    match mac.mac.algorithm.oid {
-        SHA1 => Ok(verify_with::<Sha1>(mac, password, data)),
-        SHA256 => Ok(verify_with::<Sha256>(mac, password, data)),
-        SHA384 => Ok(verify_with::<Sha384>(mac, password, data)),
-        SHA512 => Ok(verify_with::<Sha512>(mac, password, data)),
-        _ => Err("the store's MAC is none of HMAC with SHA-1, SHA-256, SHA-384 and SHA-512".into()),
-    }
-}
-
-fn mac_key<D: Digest + FixedOutputReset + BlockSizeUser>(
-    salt: &[u8],
-    iterations: i32,
-    password: &[u8],
-) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(derive_key::<D>(
-        password,
-        salt,
-        Pkcs12KeyType::Mac,
-        iterations,
-        <D as Digest>::output_size(),
-    ))
-}
-
-fn verify_with<D>(mac: &MacData, password: &[u8], data: &[u8]) -> bool
-where
-    D: Digest + FixedOutputReset + BlockSizeUser + hmac::EagerHash,
-{
-    let key = mac_key::<D>(mac.mac_salt.as_bytes(), mac.iterations, password);
-    let Ok(mut hmac) = Hmac::<D>::new_from_slice(&key) else {
-        return false;
-    };
-    hmac.update(data);
-    hmac.verify_slice(mac.mac.digest.as_bytes()).is_ok()
 }
 
 fn decrypt(
@@ -396,25 +355,6 @@ fn data_safe(content: &[u8]) -> Option<ContentInfo> {
     Some(ContentInfo {
         content_type: DATA,
         content: Any::encode_from(&OctetString::new(content).ok()?).ok()?,
-    })
-}
-
-fn seal(data: &[u8], password: &Password) -> Option<MacData> {
-    let salt: [u8; 16] = rand::random();
-    let iterations = i32::try_from(ITERATIONS).ok()?;
-    let key = mac_key::<Sha256>(&salt, iterations, &password.wide);
-    let mut hmac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
-    hmac.update(data);
-    Some(MacData {
-        mac: DigestInfo {
-            algorithm: AlgorithmIdentifierOwned {
-                oid: SHA256,
-                parameters: None,
-            },
-            digest: OctetString::new(hmac.finalize().into_bytes().as_slice()).ok()?,
-        },
-        mac_salt: OctetString::new(&salt[..]).ok()?,
-        iterations,
     })
 }
 
