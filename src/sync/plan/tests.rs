@@ -113,11 +113,6 @@ fn only_retain_makes_a_missing_secret_an_error() {
 #[test]
 fn what_is_not_served_is_refused_by_name() {
     let generator = json!({"generatorRef": {"kind": "Password", "name": "p"}});
-    let with = |field: &str, value: Value| {
-        let mut spec = data(json!({"key": "a"}));
-        spec[field] = value;
-        spec
-    };
     for (spec, field) in [
         (
             json!({"dataFrom": [{"sourceRef": generator}]}),
