@@ -277,9 +277,14 @@ impl<'a> Hay<'a> {
 }
 
 fn by_name<'a>(regex: &Regex, captures: &Captures<'a>, name: &[u8]) -> Option<regex::bytes::Match<'a>> {
-    let index = regex
-        .capture_names()
-        .position(|known| known.is_some_and(|known| known.as_bytes() == name))?;
+    let same = |known: &str| {
+        known
+            .strip_prefix(translate::DIGIT_FIRST)
+            .unwrap_or(known)
+            .as_bytes()
+            == name
+    };
+    let index = regex.capture_names().position(|known| known.is_some_and(same))?;
     captures.get(index)
 }
 

@@ -10,6 +10,9 @@ const POSIX: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
     "upper", "word", "xdigit",
 ];
+/// Comes before the name of a group that begins with a digit, which the crate does not take. No name of Go's
+/// has a dot.
+pub(super) const DIGIT_FIRST: &str = "_.";
 /// Go's largest count of a repetition.
 const REPEAT: u32 = 1000;
 
@@ -145,10 +148,13 @@ impl Translator {
                 .take_while(|c| **c != '>')
                 .collect();
             let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if name.is_empty() || !name.chars().all(word) || name.starts_with(|c: char| c.is_ascii_digit()) {
+            if name.is_empty() || !name.chars().all(word) {
                 return self.wrong("invalid name of a group");
             }
             self.out.push_str("(?P<");
+            if name.starts_with(|c: char| c.is_ascii_digit()) {
+                self.out.push_str(DIGIT_FIRST);
+            }
             self.out.push_str(&name);
             self.skip(name.len());
             if self.next() != Some('>') {

@@ -32,12 +32,8 @@ pub const TABLE: &[Func] = &[
     func_more("mustMergeOverwrite", &[Ty::Dict], Ty::Dict, |limits, list| {
         merge::hard(limits, list, true)
     }),
-    func("deepCopy", &[Ty::Any], |limits, list| {
-        deep_copy(limits, args::value(list, 0), 0)
-    }),
-    func("mustDeepCopy", &[Ty::Any], |limits, list| {
-        deep_copy(limits, args::value(list, 0), 0)
-    }),
+    func("deepCopy", &[Ty::Any], copy),
+    func("mustDeepCopy", &[Ty::Any], copy),
 ];
 
 /// What an entry of a dict may cost besides its text.
@@ -210,6 +206,13 @@ fn dig(_: &mut Limits, list: &[Value]) -> Answer {
         }
     }
     Ok(at)
+}
+
+fn copy(limits: &mut Limits, list: &[Value]) -> Answer {
+    match args::value(list, 0) {
+        Value::Nil => Err("nil cannot be copied".into()),
+        value => deep_copy(limits, value, 0),
+    }
 }
 
 fn deep_copy(limits: &mut Limits, value: &Value, depth: usize) -> Answer {

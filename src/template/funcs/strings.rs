@@ -8,6 +8,7 @@ use super::convert::{text, text_list};
 use super::words::runes;
 use super::{Answer, Fault, Func, Ty, args, func, func_more};
 use crate::template::fmt;
+use crate::template::fmt_quote::quote as quote_text;
 use crate::template::limits::Limits;
 use crate::template::value::{Elem, Text, Value};
 
@@ -163,8 +164,10 @@ fn spaced(
 
 fn quote(limits: &mut Limits, list: &[Value]) -> Answer {
     spaced(limits, list, |limits, value| {
-        let text = Value::Text(text(limits, value)?);
-        fmt::sprintf(limits, b"%q", &[text])
+        let text = text(limits, value)?;
+        // An escape takes up to four bytes for one.
+        limits.grow(text.len().saturating_mul(2))?;
+        Ok(quote_text(&text, false).into_bytes())
     })
 }
 

@@ -5,15 +5,17 @@ mod cases;
 
 use rand::seq::SliceRandom as _;
 
-use cases::{camelcase, parts, swapcase, title, untitle};
+use cases::{all, camelcase, parts, swapcase, title, untitle};
 pub(in crate::template) use cases::{is_digit, is_letter};
 
-use super::{Answer, Fault, Func, Ty, bytes, func, number};
+use super::{Answer, Fault, Func, Ty, args, func};
 use crate::template::limits::Limits;
 use crate::template::value::Value;
 
 /// The functions of this file.
 pub const TABLE: &[Func] = &[
+    func("upper", &[Ty::Text], |limits, args| all(limits, args, true)),
+    func("lower", &[Ty::Text], |limits, args| all(limits, args, false)),
     func("title", &[Ty::Text], title),
     func("untitle", &[Ty::Text], untitle),
     func("camelcase", &[Ty::Text], camelcase),
@@ -44,17 +46,9 @@ pub(in crate::template) fn runes(text: &[u8]) -> impl Iterator<Item = (char, &[u
     })
 }
 
-fn text_of(args: &[Value], index: usize) -> &[u8] {
-    args.get(index).map(bytes).unwrap_or_default()
-}
-
-fn number_of(args: &[Value], index: usize) -> i64 {
-    args.get(index).map(number).unwrap_or_default()
-}
-
 /// By byte, each read as a rune of its own.
 fn initials(limits: &mut Limits, args: &[Value]) -> Answer {
-    let text = text_of(args, 0);
+    let text = args::text(args, 0);
     limits.grow(text.len())?;
     let mut gap = true;
     let starts = |byte: &u8| {
@@ -69,7 +63,7 @@ fn initials(limits: &mut Limits, args: &[Value]) -> Answer {
 
 /// By byte as well; a text without spaces stays as it is.
 fn nospace(limits: &mut Limits, args: &[Value]) -> Answer {
-    let text = text_of(args, 0);
+    let text = args::text(args, 0);
     limits.grow(text.len().saturating_mul(2))?;
     if !text.iter().any(|byte| char::from(*byte).is_whitespace()) {
         return Ok(Value::text(text));
@@ -84,15 +78,15 @@ fn nospace(limits: &mut Limits, args: &[Value]) -> Answer {
 }
 
 fn wrap(limits: &mut Limits, args: &[Value]) -> Answer {
-    wrapped(limits, number_of(args, 0), b"\n", text_of(args, 1), false)
+    wrapped(limits, args::int(args, 0), b"\n", args::text(args, 1), false)
 }
 
 fn wrap_with(limits: &mut Limits, args: &[Value]) -> Answer {
-    let between = match text_of(args, 1) {
+    let between = match args::text(args, 1) {
         b"" => b"\n",
         between => between,
     };
-    wrapped(limits, number_of(args, 0), between, text_of(args, 2), true)
+    wrapped(limits, args::int(args, 0), between, args::text(args, 2), true)
 }
 
 fn wrapped(limits: &mut Limits, width: i64, between: &[u8], mut text: &[u8], cut: bool) -> Answer {
@@ -132,12 +126,12 @@ fn wrapped(limits: &mut Limits, width: i64, between: &[u8], mut text: &[u8], cut
 }
 
 fn abbrev(limits: &mut Limits, args: &[Value]) -> Answer {
-    let (width, text) = (number_of(args, 0), text_of(args, 1));
+    let (width, text) = (args::int(args, 0), args::text(args, 1));
     shortened(limits, text, 0, width, width < 4)
 }
 
 fn abbrevboth(limits: &mut Limits, args: &[Value]) -> Answer {
-    let (left, right, text) = (number_of(args, 0), number_of(args, 1), text_of(args, 2));
+    let (left, right, text) = (args::int(args, 0), args::int(args, 1), args::text(args, 2));
     shortened(limits, text, left, right, right < 4 || left > 0 && right < 7)
 }
 
@@ -165,13 +159,13 @@ fn shortened(limits: &mut Limits, text: &[u8], left: i64, width: i64, keep: bool
 }
 
 fn plural(limits: &mut Limits, args: &[Value]) -> Answer {
-    let index = usize::from(number_of(args, 2) != 1);
-    limits.grow(text_of(args, index).len())?;
+    let index = usize::from(args::int(args, 2) != 1);
+    limits.grow(args::text(args, index).len())?;
     Ok(args.get(index).cloned().unwrap_or(Value::Nil))
 }
 
 fn shuffle(limits: &mut Limits, args: &[Value]) -> Answer {
-    let text = text_of(args, 0);
+    let text = args::text(args, 0);
     limits.grow(text.len().saturating_mul(4))?;
     let mut all: Vec<char> = runes(text).map(|(c, _)| c).collect();
     all.shuffle(&mut rand::rng());
@@ -180,7 +174,7 @@ fn shuffle(limits: &mut Limits, args: &[Value]) -> Answer {
 
 /// By byte, and only the range that Go's slice expression allows.
 fn substr(limits: &mut Limits, args: &[Value]) -> Answer {
-    let (start, end, text) = (number_of(args, 0), number_of(args, 1), text_of(args, 2));
+    let (start, end, text) = (args::int(args, 0), args::int(args, 1), args::text(args, 2));
     let index = |number: i64| usize::try_from(number).ok();
     let piece = match (index(start), index(end)) {
         (None, None) => None,
@@ -194,7 +188,7 @@ fn substr(limits: &mut Limits, args: &[Value]) -> Answer {
 }
 
 fn trunc(limits: &mut Limits, args: &[Value]) -> Answer {
-    let (count, text) = (number_of(args, 0), text_of(args, 1));
+    let (count, text) = (args::int(args, 0), args::text(args, 1));
     let size = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     let piece = match text.len().checked_sub(size) {
         Some(cut) if count < 0 && cut > 0 => text.get(cut..),

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use regex::RegexSet;
 
-use super::super::Answer;
-use super::{runes, text_of};
+use super::super::{Answer, args};
+use super::runes;
 use crate::template::limits::Limits;
 use crate::template::value::Value;
 
@@ -96,6 +96,20 @@ fn map<S>(limits: &mut Limits, text: &[u8], mut state: S, rune: impl Fn(&mut S, 
     Ok(Value::text(made))
 }
 
+/// `upper` and `lower`.
+pub fn all(limits: &mut Limits, args: &[Value], big: bool) -> Answer {
+    let text = args::text(args, 0);
+    if text.is_ascii() {
+        limits.grow(text.len())?;
+        return Ok(Value::text(if big {
+            text.to_ascii_uppercase()
+        } else {
+            text.to_ascii_lowercase()
+        }));
+    }
+    map(limits, text, (), |(), c| if big { upper(c) } else { lower(c) })
+}
+
 /// `title`.
 pub fn title(limits: &mut Limits, args: &[Value]) -> Answer {
     let separator = |c: char| match c {
@@ -103,7 +117,7 @@ pub fn title(limits: &mut Limits, args: &[Value]) -> Answer {
         c if c.is_ascii() => !c.is_ascii_alphanumeric(),
         c => !is(c, Category::Letter) && !is(c, Category::Digit) && c.is_whitespace(),
     };
-    map(limits, text_of(args, 0), ' ', |before, c| {
+    map(limits, args::text(args, 0), ' ', |before, c| {
         let starts = separator(*before);
         *before = c;
         if starts { to_title(c) } else { c }
@@ -112,7 +126,7 @@ pub fn title(limits: &mut Limits, args: &[Value]) -> Answer {
 
 /// `untitle`.
 pub fn untitle(limits: &mut Limits, args: &[Value]) -> Answer {
-    map(limits, text_of(args, 0), true, |starts, c| {
+    map(limits, args::text(args, 0), true, |starts, c| {
         if c.is_whitespace() {
             *starts = true;
         } else if std::mem::take(starts) {
@@ -124,7 +138,7 @@ pub fn untitle(limits: &mut Limits, args: &[Value]) -> Answer {
 
 /// `swapcase`.
 pub fn swapcase(limits: &mut Limits, args: &[Value]) -> Answer {
-    map(limits, text_of(args, 0), true, |starts, c| {
+    map(limits, args::text(args, 0), true, |starts, c| {
         if is(c, Category::Upper) || is(c, Category::Title) {
             *starts = false;
             lower(c)
@@ -148,7 +162,7 @@ fn connects(c: char) -> bool {
 
 /// `camelcase`.
 pub fn camelcase(limits: &mut Limits, args: &[Value]) -> Answer {
-    let text = text_of(args, 0);
+    let text = args::text(args, 0);
     limits.grow(text.len())?;
     let mut made = String::with_capacity(text.len());
     let mut rest = runes(text).map(|(c, _)| c).peekable();
@@ -299,7 +313,7 @@ fn push_word(made: &mut Vec<u8>, word: Word, runes: &[Rune], connector: char) {
 
 /// `snakecase` and `kebabcase`.
 pub fn parts(limits: &mut Limits, args: &[Value], connector: char) -> Answer {
-    let text = text_of(args, 0);
+    let text = args::text(args, 0);
     limits.grow(text.len().saturating_mul(2))?;
     limits.step(text.len() as u64)?;
     let runes: Vec<Rune> = runes(text).collect();

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::words::runes;
 use super::{Answer, Fault, Func, Ty, bytes, func, key, semver};
+use crate::template::fmt_number::format_float;
 use crate::template::layout;
 use crate::template::limits::Limits;
 use crate::template::value::{Elem, IntKind, List, NESTING, Text, Value};
@@ -154,35 +155,13 @@ fn timestamp(text: &str) -> bool {
 
 /// What Go's `strconv.FormatFloat` gives for `g` and the shortest text, of 32 or 64 bits.
 pub(super) fn go_float(number: f64, short: bool) -> String {
-    let number_32 = number as f32;
-    if number.is_nan() {
-        return "NaN".into();
-    }
-    if number.is_infinite() || (short && number_32.is_infinite()) {
-        return if number < 0.0 {
-            "-Inf".into()
-        } else {
-            "+Inf".into()
-        };
-    }
-    let text = if short {
-        format!("{number_32:e}")
+    // The few digits of 32 bits stand for themselves among the 64.
+    let number = if short {
+        (number as f32).to_string().parse().unwrap_or(number)
     } else {
-        format!("{number:e}")
+        number
     };
-    let Some((mantissa, exponent)) = text.split_once('e') else {
-        return text;
-    };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..21).contains(&exponent) {
-        return if short {
-            number_32.to_string()
-        } else {
-            number.to_string()
-        };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+    format_float(number, 'g', None)
 }
 
 /// Gives an empty text where Go's encoders fail.
@@ -300,7 +279,7 @@ fn json_float(number: f64) -> Option<Data> {
         return None;
     }
     if number.fract() == 0.0 && number.abs() < 1e21 {
-        match resolve_number(&format!("{number:.0}")) {
+        match resolve_number(&number.to_string()) {
             Scalar::Int(number) => return Some(Data::Int(number)),
             Scalar::Uint(number) => return Some(Data::Uint(number)),
             _ => {}
@@ -364,7 +343,7 @@ fn from_yaml(limits: &mut Limits, args: &[Value]) -> Answer {
             }
             None => "error converting YAML to JSON: json: unsupported value: not a finite number".into(),
         },
-        Err(problem) => format!("error converting YAML to JSON: {problem}"),
+        Err(problem) => format!("error converting YAML to JSON: {}", problem.text),
     };
     let error = (key("Error"), Value::text(problem));
     Ok(Value::dict(BTreeMap::from([error])))
@@ -403,7 +382,12 @@ pub fn string_map(text: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
         Ok(Data::Null) => return Ok(BTreeMap::new()),
         Ok(_) => return Err("could not unmarshal template to 'map[string][]byte': expected a map".into()),
         Err(problem) => {
-            return Err(format!("could not unmarshal template to 'map[string][]byte': {problem}").into());
+            let text = if problem.shows {
+                "a value does not fit its tag, or a key is null"
+            } else {
+                &problem.text
+            };
+            return Err(format!("could not unmarshal template to 'map[string][]byte': {text}").into());
         }
     };
     let entry = |(key, value): (Vec<u8>, Data)| {

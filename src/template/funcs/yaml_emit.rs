@@ -9,6 +9,9 @@ use super::{Data, Scalar, go_float, resolve};
 /// A key that is written before its value on one line has at most so many bytes.
 const SIMPLE_KEY: usize = 128;
 
+/// A line is folded at the first space after so many columns.
+const WIDTH: i64 = 80;
+
 /// The document, with the line feed at its end.
 pub fn document(data: &Data) -> Vec<u8> {
     let mut emitter = Emitter {
@@ -143,14 +146,14 @@ impl Emitter {
                 if !self.blank {
                     self.put(' ');
                 }
-                self.lines(text, indent, false);
+                self.lines(text, indent, false, key);
             }
             Style::Single => {
                 self.indicator('\'', true, false);
-                self.lines(text, indent, true);
+                self.lines(text, indent, true, key);
                 self.indicator('\'', false, false);
             }
-            Style::Double => self.double(text),
+            Style::Double => self.double(text, indent, key),
             Style::Literal => {
                 self.literal(text, indent);
                 return;
@@ -161,9 +164,13 @@ impl Emitter {
     }
 
     /// A scalar without escapes; only line breaks other than the line feed can be in it.
-    fn lines(&mut self, text: &str, indent: i64, quoted: bool) {
+    fn lines(&mut self, text: &str, indent: i64, quoted: bool, key: bool) {
         let mut broken = false;
-        for c in text.chars() {
+        let mut spaced = false;
+        let mut rest = text.chars().peekable();
+        let mut first = true;
+        while let Some(c) = rest.next() {
+            let within = !quoted || !std::mem::take(&mut first) && rest.peek().is_some();
             if breaks(c) {
                 if !broken && c == '\n' {
                     self.line();
@@ -173,17 +180,24 @@ impl Emitter {
                 broken = true;
                 continue;
             }
-            if broken && c != ' ' {
+            if c == ' ' {
+                if within && !key && !spaced && self.column > WIDTH && rest.peek() != Some(&' ') {
+                    self.indent(indent);
+                } else {
+                    self.put(c);
+                }
+                spaced = true;
+                continue;
+            }
+            if broken {
                 self.indent(indent);
             }
             if quoted && c == '\'' {
                 self.put('\'');
             }
             self.put(c);
-            if c != ' ' {
-                self.indention = false;
-                broken = false;
-            }
+            self.indention = false;
+            (broken, spaced) = (false, false);
         }
     }
 
@@ -196,11 +210,24 @@ impl Emitter {
         }
     }
 
-    fn double(&mut self, text: &str) {
+    fn double(&mut self, text: &str, indent: i64, key: bool) {
         self.indicator('"', true, false);
+        let mut spaced = false;
+        let mut rest = text.chars().peekable();
+        let mut first = true;
         // The library escapes everything in a text that starts with a byte-order mark.
         let all = text.starts_with('\u{FEFF}');
-        for c in text.chars() {
+        while let Some(c) = rest.next() {
+            let within = !std::mem::take(&mut first) && rest.peek().is_some();
+            if c == ' ' && !all && within && !key && !spaced && self.column > WIDTH {
+                self.indent(indent);
+                if rest.peek() == Some(&' ') {
+                    self.put('\\');
+                }
+                spaced = true;
+                continue;
+            }
+            spaced = c == ' ';
             if !all && printable(c) && !breaks(c) && c != '"' && c != '\\' {
                 self.put(c);
                 continue;

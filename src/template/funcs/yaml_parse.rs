@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use granit_parser::{Event, Parser, ScalarStyle, Tag, options};
+use granit_parser::{Event, Parser, ScalarStyle, StructureStyle, Tag, options};
 
 use super::super::Fault;
+use super::super::encoding::decode_64;
 use super::{Data, Scalar, go_float, resolve};
+use crate::template::fmt_quote::quote;
 use crate::template::limits::Limits;
 use crate::template::value::NESTING;
 
@@ -17,13 +17,13 @@ const CORE: &str = "tag:yaml.org,2002:";
 ///
 /// # Errors
 /// If a limit is reached.
-pub fn document(limits: &mut Limits, text: &[u8]) -> Result<Result<Data, String>, Fault> {
+pub fn document(limits: &mut Limits, text: &[u8]) -> Result<Result<Data, Problem>, Fault> {
     let Ok(text) = str::from_utf8(text) else {
-        return Ok(Err("yaml: the text is not UTF-8".into()));
+        return Ok(Err(Problem::plain("the text is not UTF-8")));
     };
     let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{A0}'..='\u{FFFD}' | '\u{10000}'..);
     if !text.chars().all(allowed) {
-        return Ok(Err("yaml: control characters are not allowed".into()));
+        return Ok(Err(Problem::plain("control characters are not allowed")));
     }
     let (nodes, root) = match tree(limits, text) {
         Ok(Some((nodes, root))) => (nodes, root),
@@ -46,10 +46,27 @@ pub fn document(limits: &mut Limits, text: &[u8]) -> Result<Result<Data, String>
     }
 }
 
+/// What is wrong with a text.
+pub struct Problem {
+    /// In Go's words where a template can see them.
+    pub text: String,
+    /// Whether these show a part of the text, which then must stay among the template's data.
+    pub shows: bool,
+}
+
+impl Problem {
+    fn plain(text: &str) -> Self {
+        Self {
+            text: format!("yaml: {text}"),
+            shows: false,
+        }
+    }
+}
+
 /// Why reading ended.
 enum Stop {
     Fault(Fault),
-    Yaml(String),
+    Yaml(Problem),
 }
 
 impl From<Fault> for Stop {
@@ -59,7 +76,7 @@ impl From<Fault> for Stop {
 }
 
 fn wrong(text: &str) -> Stop {
-    Stop::Yaml(format!("yaml: {text}"))
+    Stop::Yaml(Problem::plain(text))
 }
 
 enum Node {
@@ -84,11 +101,33 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
     let mut anchors: HashMap<usize, usize> = HashMap::new();
     let mut open: Vec<usize> = Vec::new();
     let mut root = None;
+    let lines: Vec<&str> = if text.contains('\t') {
+        text.split('\n').collect()
+    } else {
+        Vec::new()
+    };
+    let mut flows = 0_usize;
     for event in Parser::new_from_str_with_options(text, options) {
         limits.step(1)?;
-        let (event, _) =
+        let (event, span) =
             event.map_err(|error| wrong(&format!("line {}: wrong syntax", error.marker().line())))?;
         let index = nodes.len();
+        if flows == 0 && bad_tab(&lines, &event, span.start.line(), span.start.col()) {
+            return Err(wrong(&format!(
+                "line {}: found character that cannot start any token",
+                span.start.line()
+            )));
+        }
+        match &event {
+            // Within a list or map in brackets there are no others.
+            Event::SequenceStart(style, ..) | Event::MappingStart(style, ..)
+                if flows > 0 || *style == StructureStyle::Flow =>
+            {
+                flows = flows.saturating_add(1);
+            }
+            Event::SequenceEnd | Event::MappingEnd => flows = flows.saturating_sub(1),
+            _ => {}
+        }
         let (node, anchor, opens) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let bare = tag.as_deref().is_some_and(|tag| full(Some(tag)).is_none());
@@ -125,6 +164,26 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
         }
     }
     Ok(root.map(|root| (nodes, root)))
+}
+
+/// Whether a tab comes before a node where only spaces may: at the start of a line, after `-` and after `?`.
+fn bad_tab(lines: &[&str], event: &Event, line: usize, column: usize) -> bool {
+    let node = matches!(
+        event,
+        Event::Scalar(..) | Event::Alias(_) | Event::SequenceStart(..) | Event::MappingStart(..)
+    );
+    let Some(line) = line
+        .checked_sub(1)
+        .and_then(|line| lines.get(line))
+        .filter(|_| node)
+    else {
+        return false;
+    };
+    let before: String = line.chars().take(column).collect();
+    let indicators = before.trim_end_matches([' ', '\t']);
+    let spaces = before.get(indicators.len()..).unwrap_or_default();
+    spaces.contains('\t')
+        && (indicators.is_empty() || indicators.ends_with(['-', '?']) && indicators != "---")
 }
 
 struct Decoder<'a> {
@@ -222,8 +281,12 @@ impl Decoder<'_> {
                     "NaN" => b".nan".to_vec(),
                     text => text.as_bytes().to_vec(),
                 },
-                Data::Null | Data::Uint(_) => {
-                    return Err(Stop::Yaml("unsupported type of a map's key".into()));
+                key @ (Data::Null | Data::Uint(_)) => {
+                    let value = self.decode(value)?;
+                    return Err(Stop::Yaml(Problem {
+                        text: bad_key(&key, &value),
+                        shows: true,
+                    }));
                 }
                 Data::List(_) | Data::Map(_) => return Err(wrong("invalid map key: a list or a map")),
             };
@@ -263,6 +326,30 @@ impl Decoder<'_> {
     }
 }
 
+/// Go's words for a key that JSON cannot have. They are put into the template's data.
+fn bad_key(key: &Data, value: &Data) -> String {
+    let shown = |data: &Data| match data {
+        Data::Null => "<nil>".into(),
+        Data::Bool(is) => is.to_string(),
+        Data::Int(number) => number.to_string(),
+        Data::Uint(number) => format!("{number:#x}"),
+        Data::Float(number) => go_float(*number, false),
+        Data::Text(text) => quote(text, false),
+        Data::List(_) => "a list".into(),
+        Data::Map(_) => "a map".into(),
+    };
+    let kind = if matches!(key, Data::Null) {
+        "%!s(<nil>)"
+    } else {
+        "uint64"
+    };
+    format!(
+        "unsupported map key of type: {kind}, key: {}, value: {}",
+        shown(key),
+        shown(value)
+    )
+}
+
 fn scalar(text: &str, tag: Option<&str>, plain: bool) -> Result<Data, Stop> {
     let own = || Data::Text(text.as_bytes().to_vec());
     let core = match tag {
@@ -270,29 +357,34 @@ fn scalar(text: &str, tag: Option<&str>, plain: bool) -> Result<Data, Stop> {
         None => "",
         Some(tag) => tag.strip_prefix(CORE).unwrap_or("other"),
     };
-    let fits = match (core, resolve(text)) {
+    let found = resolve(text);
+    let fits = match (core, &found) {
         ("str", _) => true,
         ("binary", _) => {
-            // Line breaks are left out by Go's decoder.
-            let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-            let data = STANDARD.decode(joined);
-            return data
-                .map(Data::Text)
-                .map_err(|_| wrong("!!binary value contains invalid base64 data"));
+            let data = decode_64(text.as_bytes()).map(Data::Text);
+            return data.map_err(|_| wrong("!!binary value contains invalid base64 data"));
         }
         ("" | "null", Scalar::Null) => return Ok(Data::Null),
-        ("" | "bool", Scalar::Bool(is)) => return Ok(Data::Bool(is)),
-        ("" | "int", Scalar::Int(number)) => return Ok(Data::Int(number)),
-        ("" | "int", Scalar::Uint(number)) => return Ok(Data::Uint(number)),
-        ("" | "float", Scalar::Float(number)) => return Ok(Data::Float(number)),
-        ("float", Scalar::Int(number)) => return Ok(Data::Float(number as f64)),
+        ("" | "bool", Scalar::Bool(is)) => return Ok(Data::Bool(*is)),
+        ("" | "int", Scalar::Int(number)) => return Ok(Data::Int(*number)),
+        ("" | "int", Scalar::Uint(number)) => return Ok(Data::Uint(*number)),
+        ("" | "float", Scalar::Float(number)) => return Ok(Data::Float(*number)),
+        ("float", Scalar::Int(number)) => return Ok(Data::Float(*number as f64)),
         ("timestamp", found) => matches!(found, Scalar::Time),
         ("", Scalar::Text | Scalar::Time) => true,
         (core, _) => !matches!(core, "null" | "bool" | "int" | "float"),
     };
     if fits {
-        Ok(own())
-    } else {
-        Err(wrong("cannot decode a scalar as its tag says"))
+        return Ok(own());
     }
+    let is = match found {
+        Scalar::Null => "null",
+        Scalar::Bool(_) => "bool",
+        Scalar::Int(_) | Scalar::Uint(_) => "int",
+        Scalar::Float(_) => "float",
+        Scalar::Time => "timestamp",
+        Scalar::Text => "str",
+    };
+    let text = format!("yaml: cannot decode !!{is} `{text}` as a !!{core}");
+    Err(Stop::Yaml(Problem { text, shows: true }))
 }
