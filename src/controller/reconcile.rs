@@ -114,7 +114,13 @@ async fn reconcile(
     };
     let overdue_since = match due::need(object, interval.as_std().unwrap_or_default(), &known) {
         Need::Nothing => return Ok(Next::Nothing),
-        Need::At(at) => return Ok(Next::At(instant_of(at))),
+        Need::At(at) => {
+            if memory.overdue_since.is_some() {
+                // Kept back by a window: it is overdue again when that lets it through.
+                ctx.remember(key, |memory| memory.overdue_since = None);
+            }
+            return Ok(Next::At(instant_of(at)));
+        }
         Need::Sync(since) => memory.overdue_since.unwrap_or(since),
     };
     ctx.remember(key, |memory| memory.overdue_since = Some(overdue_since));

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::assemble::Answer;
-use super::rewrite::go;
 use crate::secret::SecretBytes;
+use crate::template::re2;
 use crate::vault::json::Json;
 
 /// Folders within folders.
@@ -35,7 +35,7 @@ impl Filter {
     /// If the expression is none that Go's `regexp` takes; says why.
     pub fn new(regexp: Option<String>, tags: Option<BTreeMap<String, String>>) -> Result<Self, String> {
         if let Some(regexp) = &regexp {
-            go::compile(regexp).map_err(|error| error.to_string())?;
+            re2::compile(regexp).map_err(|error| error.to_string())?;
         }
         Ok(Self {
             regexp,
@@ -115,7 +115,7 @@ impl<'a> Search<'a> {
     /// # Errors
     /// If the filter cannot be used.
     pub fn begin(path: &'a str, filter: &'a Filter) -> Result<(Self, Ask), FindError> {
-        let regexp = filter.regexp.as_deref().map(go::compile).transpose();
+        let regexp = filter.regexp.as_deref().map(re2::compile).transpose();
         let search = Self {
             path,
             regexp: regexp.map_err(|error| FindError::Regexp(error.to_string()))?,
@@ -203,7 +203,7 @@ impl<'a> Search<'a> {
                 }
                 asks.push(Ask::Names(path));
             } else if let Some(regexp) = &self.regexp {
-                if regexp.is_match(self.name(&path).as_bytes()) {
+                if re2::is_match(regexp, self.name(&path).as_bytes()) {
                     asks.push(self.read(path)?);
                 }
             } else if self.tags.is_empty() {

@@ -1,14 +1,18 @@
 //! `dataFrom.rewrite`: keys are rewritten, or whole objects merged, step by step, before anything else is done to
 //! them. Keys that are rewritten are not converted.
 
-pub mod go;
 mod merge;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use self::merge::MergeError;
 use crate::api::external_secret::{MergeStrategy, Rewrite};
 use crate::secret::SecretBytes;
+use crate::template::{Delims, MissingKey, Template, re2};
+
+/// How long the template of one step may take for all keys together; each key has the template's own limits.
+const TRANSFORM_TIME: Duration = Duration::from_secs(5);
 
 /// Keys and their values.
 pub type Map = BTreeMap<String, SecretBytes>;
@@ -38,6 +42,11 @@ enum Fault {
     Utf8(String),
     #[error("transform failed with failed to execute template for key {key:?}: {error}")]
     Transform { key: String, error: String },
+    #[error(
+        "the template of transform takes longer than {} s for all keys; simplify it",
+        TRANSFORM_TIME.as_secs()
+    )]
+    TooSlow,
     #[error(transparent)]
     Merge(#[from] MergeError),
 }
@@ -45,7 +54,7 @@ enum Fault {
 /// One step, ready for use.
 enum Step<'a> {
     Regexp(regex::bytes::Regex, &'a str),
-    Transform(go::Template),
+    Transform(Template),
     Merge(&'a crate::api::external_secret::RewriteMerge),
 }
 
@@ -53,17 +62,19 @@ impl<'a> Step<'a> {
     /// Makes a step ready; the error is the field that is to blame, and why.
     fn new(rewrite: &'a Rewrite) -> Result<Self, (&'static str, String)> {
         match (&rewrite.regexp, &rewrite.transform, &rewrite.merge) {
-            (Some(regexp), None, None) => match go::compile(&regexp.source) {
+            (Some(regexp), None, None) => match re2::compile(&regexp.source) {
                 Ok(compiled) => Ok(Self::Regexp(compiled, &regexp.target)),
                 Err(error) => Err((
                     ".regexp.source",
                     format!("is no regular expression of RE2: {error}"),
                 )),
             },
-            (None, Some(transform), None) => match go::template(&transform.template) {
-                Ok(template) => Ok(Self::Transform(template)),
-                Err(error) => Err((".transform.template", format!("is no template: {error}"))),
-            },
+            (None, Some(transform), None) => {
+                match Template::parse("transform", &transform.template, &Delims::default()) {
+                    Ok(template) => Ok(Self::Transform(template)),
+                    Err(error) => Err((".transform.template", format!("is no template: {error}"))),
+                }
+            }
             (None, None, Some(merge)) => {
                 let into = merge.into.as_deref().unwrap_or_default();
                 if merge.strategy == Some(MergeStrategy::Json) && into.is_empty() {
@@ -82,17 +93,28 @@ impl<'a> Step<'a> {
     fn apply(&self, map: Map) -> Result<Map, Fault> {
         match self {
             Self::Regexp(regexp, target) => {
-                rename(map, |key| Ok(go::replace_all(regexp, key.as_bytes(), target)))
+                rename(map, |key| Ok(re2::replace_all(regexp, key.as_bytes(), target)))
             }
-            Self::Transform(template) => rename(map, |key| {
-                go::render(template, key).map_err(|error| Fault::Transform {
-                    key: key.to_owned(),
-                    error,
-                })
-            }),
+            Self::Transform(template) => {
+                let end = Instant::now() + TRANSFORM_TIME;
+                rename(map, |key| transformed(template, key, end))
+            }
             Self::Merge(merge) => Ok(merge::merge(merge, map)?),
         }
     }
+}
+
+fn transformed(template: &Template, key: &str, end: Instant) -> Result<Vec<u8>, Fault> {
+    if Instant::now() > end {
+        return Err(Fault::TooSlow);
+    }
+    let data = BTreeMap::from([("value".to_owned(), SecretBytes::from(key))]);
+    let name = template.render(&data, MissingKey::Invalid);
+    name.map(|name| name.expose().to_vec())
+        .map_err(|error| Fault::Transform {
+            key: key.to_owned(),
+            error: error.to_string(),
+        })
 }
 
 /// Checks every step; the error is the field below `rewrite` that is to blame, and why.
