@@ -4,6 +4,7 @@
 
 mod api;
 mod availability;
+mod examples;
 mod install;
 mod main_job;
 mod outage;
