@@ -226,17 +226,7 @@ fn every_example_makes_the_secret_that_it_promises_byte_for_byte() {
     play(async {
         let examples = examples()?;
         let scene = Scene::new("examples").await?;
-        let mut store = scene.store_manifest(
-            scene.vault.address(),
-            &json!({"kubernetes": {
-                "mountPath": "kubernetes", "role": "eso-reader",
-                "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security"},
-            }}),
-        );
-        store["metadata"]["name"] = json!(format!("{}-v1", scene.class));
-        store["spec"]["provider"]["vault"]["path"] = json!("kv1");
-        store["spec"]["provider"]["vault"]["version"] = json!("v1");
-        scene.cluster.apply(&store.to_string()).await?;
+        store_v1(&scene).await?;
         for example in &examples {
             fill_vault(&scene, &example.side).await?;
         }
@@ -260,6 +250,19 @@ fn every_example_makes_the_secret_that_it_promises_byte_for_byte() {
         );
         Ok(())
     });
+}
+
+/// The store of the scene once more, for the KV v1 mount.
+async fn store_v1(scene: &Scene) -> Result<()> {
+    let mut spec = scene.get("clustersecretstore", &scene.class).await?["spec"].take();
+    let vault = &mut spec["provider"]["vault"];
+    vault["path"] = json!("kv1");
+    vault["version"] = json!("v1");
+    let store = json!({
+        "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore",
+        "metadata": {"name": format!("{}-v1", scene.class)}, "spec": spec,
+    });
+    scene.cluster.apply(&store.to_string()).await.map(drop)
 }
 
 async fn fill_vault(scene: &Scene, side: &Side) -> Result<()> {
@@ -361,8 +364,9 @@ fn disagreements(expect: &Expect, secret: &Value) -> Result<Vec<String>> {
         faults.push(format!("owners {}", metadata["ownerReferences"]));
     }
     for (field, wanted) in [("labels", &expect.labels), ("annotations", &expect.annotations)] {
-        let is: BTreeMap<String, String> = serde_json::from_value(metadata[field].clone())?;
-        let is: BTreeMap<_, _> = is.into_iter().filter(|(key, _)| !key.starts_with(OURS)).collect();
+        let is: Option<BTreeMap<String, String>> = serde_json::from_value(metadata[field].clone())?;
+        let mut is = is.unwrap_or_default();
+        is.retain(|key, _| !key.starts_with(OURS));
         if is != *wanted {
             faults.push(format!("{field} {:?}", is.keys().collect::<Vec<_>>()));
         }
