@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::targets::State;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, RefreshPolicy};
+use crate::sync::windows::{Opening, Windows};
 
 /// Refreshes are spread by at most a tenth of the interval, and at most this (DESIGN: equal intervals
 /// must not beat together).
@@ -25,6 +26,8 @@ pub struct Circumstances<'a> {
     pub pending: bool,
     /// The target.
     pub target: State,
+    /// When a periodic refresh may happen; none means always.
+    pub windows: Option<&'a Windows>,
 }
 
 /// The answer.
@@ -55,23 +58,35 @@ pub fn need(object: &ExternalSecret, interval: Duration, known: &Circumstances<'
     let Some(last) = last.filter(|_| !never) else {
         return Need::Sync(known.now);
     };
-    if known.pending || harmed(object, known.target) {
+    if harmed(object, known.target) {
         return Need::Sync(known.now);
     }
     match object.spec.refresh_policy() {
+        RefreshPolicy::CreatedOnce | RefreshPolicy::OnChange if known.pending => Need::Sync(known.now),
         RefreshPolicy::CreatedOnce => Need::Nothing,
         _ if changed => Need::Sync(known.now),
         RefreshPolicy::OnChange => Need::Nothing,
+        RefreshPolicy::Periodic if known.pending => in_window(known, known.now),
         RefreshPolicy::Periodic if interval.is_zero() => Need::Nothing,
         RefreshPolicy::Periodic => {
             let wait = interval.saturating_sub(share(object, interval));
             // An interval beyond the end of time never comes.
             match last.checked_add(wait) {
-                Ok(due) if due <= known.now => Need::Sync(due),
+                Ok(due) if due <= known.now => in_window(known, due),
                 Ok(due) => Need::At(due),
                 Err(_) => Need::Nothing,
             }
         }
+    }
+}
+
+/// A periodic refresh that is due since then. One that a window kept back is overdue only from now on.
+fn in_window(known: &Circumstances<'_>, due: Timestamp) -> Need {
+    match known.windows.map(|windows| windows.opening(known.now)) {
+        None => Need::Sync(due),
+        Some(Opening::Now) => Need::Sync(known.now),
+        Some(Opening::At(edge)) => Need::At(edge),
+        Some(Opening::Never) => Need::Nothing,
     }
 }
 
@@ -105,6 +120,7 @@ pub fn backoff(failures: u32) -> Duration {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::api::external_secret::{SyncWindow, SyncWindowKind, SyncWindows};
     use serde_json::json;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -126,6 +142,7 @@ mod tests {
             last_success: None,
             pending: false,
             target,
+            windows: None,
         }
     }
 
@@ -174,6 +191,57 @@ mod tests {
                 Need::Sync(_)
             ));
         }
+    }
+
+    fn denied_until(end: &str) -> Windows {
+        Windows::parse(&SyncWindows {
+            kind: SyncWindowKind::Deny,
+            windows: vec![SyncWindow {
+                schedule: "0 0 * * *".into(),
+                duration: end.into(),
+            }],
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_window_keeps_back_only_the_periodic_refresh_until_its_edge() {
+        let windows = denied_until("4h");
+        let object = object(json!({}), SYNCED);
+        let mut known = at("2026-01-01T02:00:00Z", State::Intact);
+        known.windows = Some(&windows);
+        let edge = Need::At("2026-01-01T04:00:01Z".parse().unwrap());
+        assert_eq!(need(&object, HOUR, &known), edge);
+        // A refresh that failed before the window began waits too.
+        known.pending = true;
+        assert_eq!(need(&object, HOUR, &known), edge);
+        known.version = "1-b";
+        assert!(matches!(need(&object, HOUR, &known), Need::Sync(_)));
+        known.version = "1-a";
+        known.target = State::Harmed;
+        assert!(matches!(need(&object, HOUR, &known), Need::Sync(_)));
+    }
+
+    #[test]
+    fn what_a_window_kept_back_is_overdue_only_when_it_may_be_done() {
+        let windows = denied_until("4h");
+        let mut known = at("2026-01-01T05:00:00Z", State::Intact);
+        known.windows = Some(&windows);
+        assert_eq!(
+            need(&object(json!({}), SYNCED), HOUR, &known),
+            Need::Sync(known.now)
+        );
+    }
+
+    #[test]
+    fn a_new_object_waits_for_no_window() {
+        let windows = denied_until("4h");
+        let mut known = at("2026-01-01T02:00:00Z", State::Absent);
+        known.windows = Some(&windows);
+        assert!(matches!(
+            need(&object(json!({}), None), HOUR, &known),
+            Need::Sync(_)
+        ));
     }
 
     #[test]

@@ -3,5 +3,6 @@
 pub mod apply;
 pub mod fence;
 pub mod hash;
+pub mod kept;
 pub mod names;
 pub mod plan;

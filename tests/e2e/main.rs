@@ -10,4 +10,5 @@ mod main_job;
 mod outage;
 mod scene;
 mod security;
+mod templates;
 mod tokens;
