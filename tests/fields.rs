@@ -46,7 +46,10 @@ fn leaves(schema: &Value, path: &str, into: &mut BTreeSet<String>) {
 }
 
 fn fields() -> BTreeSet<String> {
-    let crd = crds::all().into_iter().find(|crd| crd.spec.names.kind == "ExternalSecret").unwrap();
+    let crd = crds::all()
+        .into_iter()
+        .find(|crd| crd.spec.names.kind == "ExternalSecret")
+        .unwrap();
     let version = serde_json::to_value(&crd.spec.versions[0]).unwrap();
     let mut found = BTreeSet::new();
     leaves(
@@ -109,12 +112,18 @@ fn generator(kind: &str, name: &str) -> Value {
 fn remote_ref() -> Vec<(String, Effect)> {
     let of_data = |extra: Value| {
         let mut remote = json!({"key": "a", "property": "user"});
-        remote.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        remote
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         data(remote)
     };
     let extract = |extra: Value| {
         let mut remote = json!({"key": "a"});
-        remote.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        remote
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         from(json!({"extract": remote}))
     };
     let none = || json!({});
@@ -135,7 +144,10 @@ fn remote_ref() -> Vec<(String, Effect)> {
                 Differs(of_data(none()), of_data(changed.clone())),
             ));
         }
-        all.push((format!("spec.dataFrom[].extract.{field}"), Differs(extract(none()), extract(changed))));
+        all.push((
+            format!("spec.dataFrom[].extract.{field}"),
+            Differs(extract(none()), extract(changed)),
+        ));
     }
     all.push((
         "spec.data[].remoteRef.property".into(),
@@ -158,14 +170,31 @@ fn remote_ref() -> Vec<(String, Effect)> {
 
 fn find_and_rewrite() -> Vec<(String, Effect)> {
     let find = |find: Value| from(json!({"find": find}));
-    let regexp = |source: &str, target: &str| rewrite(json!({"regexp": {"source": source, "target": target}}));
+    let regexp =
+        |source: &str, target: &str| rewrite(json!({"regexp": {"source": source, "target": target}}));
     let pairs = [
         ("find.path", find(json!({})), find(json!({"path": "app"}))),
-        ("find.name.regexp", find(json!({})), find(json!({"name": {"regexp": "x"}}))),
+        (
+            "find.name.regexp",
+            find(json!({})),
+            find(json!({"name": {"regexp": "x"}})),
+        ),
         ("find.tags", find(json!({})), find(json!({"tags": {"a": "b"}}))),
-        ("find.conversionStrategy", find(json!({})), find(json!({"conversionStrategy": "Unicode"}))),
-        ("find.decodingStrategy", find(json!({})), find(json!({"decodingStrategy": "Auto"}))),
-        ("find.nullBytePolicy", find(json!({})), find(json!({"nullBytePolicy": "Fail"}))),
+        (
+            "find.conversionStrategy",
+            find(json!({})),
+            find(json!({"conversionStrategy": "Unicode"})),
+        ),
+        (
+            "find.decodingStrategy",
+            find(json!({})),
+            find(json!({"decodingStrategy": "Auto"})),
+        ),
+        (
+            "find.nullBytePolicy",
+            find(json!({})),
+            find(json!({"nullBytePolicy": "Fail"})),
+        ),
         ("rewrite[].regexp.source", regexp("^", "x"), regexp("$", "x")),
         ("rewrite[].regexp.target", regexp("^", "x"), regexp("^", "y")),
         (
@@ -173,14 +202,28 @@ fn find_and_rewrite() -> Vec<(String, Effect)> {
             rewrite(json!({"transform": {"template": "{{ .value }}"}})),
             rewrite(json!({"transform": {"template": "{{ .value | upper }}"}})),
         ),
-        ("rewrite[].merge.into", merge(json!({"strategy": "JSON", "into": "a", "conflictPolicy": "Ignore"})), merge(json!({"strategy": "JSON", "into": "b", "conflictPolicy": "Ignore"}))),
-        ("rewrite[].merge.priority[]", merge(json!({"conflictPolicy": "Ignore"})), merge(json!({"conflictPolicy": "Ignore", "priority": ["one"]}))),
+        (
+            "rewrite[].merge.into",
+            merge(json!({"strategy": "JSON", "into": "a", "conflictPolicy": "Ignore"})),
+            merge(json!({"strategy": "JSON", "into": "b", "conflictPolicy": "Ignore"})),
+        ),
+        (
+            "rewrite[].merge.priority[]",
+            merge(json!({"conflictPolicy": "Ignore"})),
+            merge(json!({"conflictPolicy": "Ignore", "priority": ["one"]})),
+        ),
         (
             "rewrite[].merge.priorityPolicy",
             merge(json!({"conflictPolicy": "Ignore", "priority": ["none"]})),
-            merge(json!({"conflictPolicy": "Ignore", "priority": ["none"], "priorityPolicy": "IgnoreNotFound"})),
+            merge(
+                json!({"conflictPolicy": "Ignore", "priority": ["none"], "priorityPolicy": "IgnoreNotFound"}),
+            ),
         ),
-        ("rewrite[].merge.conflictPolicy", merge(json!({})), merge(json!({"conflictPolicy": "Ignore"}))),
+        (
+            "rewrite[].merge.conflictPolicy",
+            merge(json!({})),
+            merge(json!({"conflictPolicy": "Ignore"})),
+        ),
         (
             "rewrite[].merge.strategy",
             merge(json!({"conflictPolicy": "Ignore", "into": "a"})),
@@ -219,7 +262,10 @@ fn sources() -> Vec<(String, Effect)> {
     for field in ["apiVersion", "kind", "name"] {
         all.push((
             format!("spec.data[].sourceRef.generatorRef.{field}"),
-            Refused(of_data(generator("Password", "p")), "spec.data[0].sourceRef.generatorRef"),
+            Refused(
+                of_data(generator("Password", "p")),
+                "spec.data[0].sourceRef.generatorRef",
+            ),
         ));
         all.push((
             format!("spec.dataFrom[].sourceRef.generatorRef.{field}"),
@@ -242,19 +288,73 @@ fn rest() -> Vec<(String, Effect)> {
     };
     let all = [
         ("spec.data[].secretKey", Differs(named("k"), named("l"))),
-        ("spec.secretStoreRef.name", Differs(other("SecretStore", "a"), other("SecretStore", "b"))),
-        ("spec.secretStoreRef.kind", Differs(other("SecretStore", "a"), other("ClusterSecretStore", "a"))),
-        ("spec.refreshPolicy", Differs(base(), with("refreshPolicy", json!("CreatedOnce")))),
-        ("spec.refreshInterval", Differs(base(), with("refreshInterval", json!("24h")))),
-        ("spec.syncWindows.kind", Differs(window("allow", "0 0 * * *", "1h"), window("deny", "0 0 * * *", "1h"))),
-        ("spec.syncWindows.windows[].schedule", Differs(window("deny", "0 0 * * *", "1h"), window("deny", "0 5 * * *", "1h"))),
-        ("spec.syncWindows.windows[].duration", Differs(window("deny", "0 0 * * *", "1h"), window("deny", "0 0 * * *", "5h"))),
-        ("spec.target.name", Differs(target(json!({})), target(json!({"name": "other"})))),
-        ("spec.target.creationPolicy", Differs(target(json!({})), target(json!({"creationPolicy": "Orphan"})))),
-        ("spec.target.deletionPolicy", Differs(target(json!({})), target(json!({"deletionPolicy": "Delete"})))),
-        ("spec.target.immutable", Differs(target(json!({})), target(json!({"immutable": true})))),
-        ("spec.target.manifest.apiVersion", Refused(target(json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}})), "spec.target.manifest")),
-        ("spec.target.manifest.kind", Refused(target(json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}})), "spec.target.manifest")),
+        (
+            "spec.secretStoreRef.name",
+            Differs(other("SecretStore", "a"), other("SecretStore", "b")),
+        ),
+        (
+            "spec.secretStoreRef.kind",
+            Differs(other("SecretStore", "a"), other("ClusterSecretStore", "a")),
+        ),
+        (
+            "spec.refreshPolicy",
+            Differs(base(), with("refreshPolicy", json!("CreatedOnce"))),
+        ),
+        (
+            "spec.refreshInterval",
+            Differs(base(), with("refreshInterval", json!("24h"))),
+        ),
+        (
+            "spec.syncWindows.kind",
+            Differs(
+                window("allow", "0 0 * * *", "1h"),
+                window("deny", "0 0 * * *", "1h"),
+            ),
+        ),
+        (
+            "spec.syncWindows.windows[].schedule",
+            Differs(
+                window("deny", "0 0 * * *", "1h"),
+                window("deny", "0 5 * * *", "1h"),
+            ),
+        ),
+        (
+            "spec.syncWindows.windows[].duration",
+            Differs(
+                window("deny", "0 0 * * *", "1h"),
+                window("deny", "0 0 * * *", "5h"),
+            ),
+        ),
+        (
+            "spec.target.name",
+            Differs(target(json!({})), target(json!({"name": "other"}))),
+        ),
+        (
+            "spec.target.creationPolicy",
+            Differs(target(json!({})), target(json!({"creationPolicy": "Orphan"}))),
+        ),
+        (
+            "spec.target.deletionPolicy",
+            Differs(target(json!({})), target(json!({"deletionPolicy": "Delete"}))),
+        ),
+        (
+            "spec.target.immutable",
+            Differs(target(json!({})), target(json!({"immutable": true}))),
+        ),
+        (
+            "spec.target.manifest.apiVersion",
+            Refused(
+                target(json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}})),
+                "spec.target.manifest",
+            ),
+        ),
+        (
+            "spec.target.manifest.kind",
+            Refused(
+                target(json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}})),
+                "spec.target.manifest",
+            ),
+        ),
     ];
     all.map(|(field, effect)| (field.to_owned(), effect)).into()
 }
@@ -262,7 +362,9 @@ fn rest() -> Vec<(String, Effect)> {
 fn templates() -> Vec<(String, Effect)> {
     let literal = |extra: Value| {
         let mut from = json!({"literal": "a: aGk="});
-        from.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        from.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         template_from(from)
     };
     let source = |kind: &str, name: &str, item: Value| {
@@ -271,7 +373,10 @@ fn templates() -> Vec<(String, Effect)> {
         template_from(from)
     };
     let mut all = vec![
-        ("type", Differs(template(json!({})), template(json!({"type": "example.com/x"})))),
+        (
+            "type",
+            Differs(template(json!({})), template(json!({"type": "example.com/x"}))),
+        ),
         (
             "engineVersion",
             Nothing(
@@ -280,17 +385,56 @@ fn templates() -> Vec<(String, Effect)> {
                 "the schema knows v2 only, and refuses v1 by name",
             ),
         ),
-        ("data", Differs(template(json!({"data": {"a": "1"}})), template(json!({"data": {"a": "2"}})))),
+        (
+            "data",
+            Differs(
+                template(json!({"data": {"a": "1"}})),
+                template(json!({"data": {"a": "2"}})),
+            ),
+        ),
         (
             "mergePolicy",
-            Differs(template(json!({"data": {"a": "1"}})), template(json!({"data": {"a": "1"}, "mergePolicy": "Merge"}))),
+            Differs(
+                template(json!({"data": {"a": "1"}})),
+                template(json!({"data": {"a": "1"}, "mergePolicy": "Merge"})),
+            ),
         ),
-        ("metadata.labels", Differs(template(json!({})), template(json!({"metadata": {"labels": {"a": "1"}}})))),
-        ("metadata.annotations", Differs(template(json!({})), template(json!({"metadata": {"annotations": {"a": "1"}}})))),
-        ("metadata.finalizers[]", Differs(template(json!({})), template(json!({"metadata": {"finalizers": ["a.com/b"]}})))),
-        ("templateFrom[].literal", Differs(literal(json!({})), literal(json!({"literal": "b: 1"})))),
-        ("templateFrom[].target", Differs(literal(json!({})), literal(json!({"target": "Annotations"})))),
-        ("templateFrom[].valuesDecodingStrategy", Differs(literal(json!({})), literal(json!({"valuesDecodingStrategy": "Base64"})))),
+        (
+            "metadata.labels",
+            Differs(
+                template(json!({})),
+                template(json!({"metadata": {"labels": {"a": "1"}}})),
+            ),
+        ),
+        (
+            "metadata.annotations",
+            Differs(
+                template(json!({})),
+                template(json!({"metadata": {"annotations": {"a": "1"}}})),
+            ),
+        ),
+        (
+            "metadata.finalizers[]",
+            Differs(
+                template(json!({})),
+                template(json!({"metadata": {"finalizers": ["a.com/b"]}})),
+            ),
+        ),
+        (
+            "templateFrom[].literal",
+            Differs(literal(json!({})), literal(json!({"literal": "b: 1"}))),
+        ),
+        (
+            "templateFrom[].target",
+            Differs(literal(json!({})), literal(json!({"target": "Annotations"}))),
+        ),
+        (
+            "templateFrom[].valuesDecodingStrategy",
+            Differs(
+                literal(json!({})),
+                literal(json!({"valuesDecodingStrategy": "Base64"})),
+            ),
+        ),
     ]
     .into_iter()
     .map(|(field, effect)| (format!("spec.target.template.{field}"), effect))
@@ -300,7 +444,14 @@ fn templates() -> Vec<(String, Effect)> {
         for (field, changed) in [
             ("name", source(kind, "two", json!({"key": "first"}))),
             ("items[].key", source(kind, "one", json!({"key": "second"}))),
-            ("items[].templateAs", source(kind, "one", json!({"key": "first", "templateAs": "KeysAndValues"}))),
+            (
+                "items[].templateAs",
+                source(
+                    kind,
+                    "one",
+                    json!({"key": "first", "templateAs": "KeysAndValues"}),
+                ),
+            ),
         ] {
             all.push((
                 format!("spec.target.template.templateFrom[].{kind}.{field}"),
@@ -322,11 +473,16 @@ fn object(spec: &Value) -> ExternalSecret {
 
 /// What a store of the test answers.
 fn answers(plan: &Plan) -> Vec<Answer> {
-    let one = json!({"user": "YWRtaW4=", "pass": "aHVudGVyMg==", "object": {"inner key": "x"}, "odd key": "Aa=="});
+    let one =
+        json!({"user": "YWRtaW4=", "pass": "aHVudGVyMg==", "object": {"inner key": "x"}, "odd key": "Aa=="});
     let objects = json!({"one": {"host": "a", "x": "1"}, "two": {"host": "b"}});
     let read = plan.reads.iter();
     read.map(|read| {
-        let mut value = if read.key == "objects" { objects.clone() } else { one.clone() };
+        let mut value = if read.key == "objects" {
+            objects.clone()
+        } else {
+            one.clone()
+        };
         value["of"] = format!("{}-{:?}", read.key, read.version).into();
         if read.key == "objects" {
             value.as_object_mut().unwrap().remove("of");
@@ -341,14 +497,18 @@ fn answers(plan: &Plan) -> Vec<Answer> {
 
 fn plain(data: &BTreeMap<String, SecretBytes>) -> String {
     let pairs = data.iter();
-    pairs.map(|(key, value)| format!("{key}={:?};", String::from_utf8_lossy(value.expose()))).collect()
+    pairs
+        .map(|(key, value)| format!("{key}={:?};", String::from_utf8_lossy(value.expose())))
+        .collect()
 }
 
 fn shaped(object: &ExternalSecret, assembled: &Assembled) -> Option<Result<Shaped, String>> {
     let template = object.spec.template()?;
     let content = |name: &str| {
         let texts = [("first", "a"), ("second", "b")];
-        texts.map(|(key, text)| (key.to_owned(), format!("{text}: {name}").as_str().into())).into()
+        texts
+            .map(|(key, text)| (key.to_owned(), format!("{text}: {name}").as_str().into()))
+            .into()
     };
     let sources: Sources = [SourceKind::ConfigMap, SourceKind::Secret]
         .into_iter()
@@ -363,14 +523,23 @@ fn shaped(object: &ExternalSecret, assembled: &Assembled) -> Option<Result<Shape
         })
         .collect();
     let shape = Shape::prepare(template, false, &sources, &Delims::default());
-    Some(shape.and_then(|shape| shape.render(&assembled.data)).map_err(|error| error.to_string()))
+    Some(
+        shape
+            .and_then(|shape| shape.render(&assembled.data))
+            .map_err(|error| error.to_string()),
+    )
 }
 
 /// All that the pure rooms make of a spec, as text.
 fn result(spec: &Value) -> Result<String, String> {
     let object = object(spec);
     let plan = plan(&object.spec, "db").map_err(|refusal| refusal.field)?;
-    let interval = object.spec.refresh_interval().unwrap().as_std().unwrap_or(Duration::ZERO);
+    let interval = object
+        .spec
+        .refresh_interval()
+        .unwrap()
+        .as_std()
+        .unwrap_or(Duration::ZERO);
     let known = Circumstances {
         now: "2026-01-02T03:00:00Z".parse().unwrap(),
         version: "1-a",
@@ -413,11 +582,17 @@ fn every_field_of_the_schema_is_served_or_refused_by_name() {
         .flatten()
         .collect();
     let known: BTreeSet<String> = table.keys().cloned().collect();
-    assert_eq!(fields(), known, "the schema's fields and those of this test differ");
+    assert_eq!(
+        fields(),
+        known,
+        "the schema's fields and those of this test differ"
+    );
     let mut wrong = Vec::new();
     for (field, effect) in &table {
         let held = match effect {
-            Differs(base, changed) => result(base).is_ok() && result(changed).is_ok() && result(base) != result(changed),
+            Differs(base, changed) => {
+                result(base).is_ok() && result(changed).is_ok() && result(base) != result(changed)
+            }
             Refused(spec, name) => result(spec) == Err((*name).to_owned()),
             Nothing(base, changed, _) => result(base).is_ok() && result(base) == result(changed),
         };
@@ -425,5 +600,8 @@ fn every_field_of_the_schema_is_served_or_refused_by_name() {
             wrong.push(field.as_str());
         }
     }
-    assert!(wrong.is_empty(), "these fields do not do what this test says: {wrong:#?}");
+    assert!(
+        wrong.is_empty(),
+        "these fields do not do what this test says: {wrong:#?}"
+    );
 }

@@ -76,9 +76,16 @@ impl Values {
 impl Expected {
     fn outcome(self) -> Result<Outcome> {
         Ok(match self {
-            Self { error: Some(step), .. } => Outcome::Failed(step),
-            Self { output: Some(text), .. } => Outcome::Output(text.into_bytes()),
-            Self { output_base64: Some(text), .. } => Outcome::Output(STANDARD.decode(text)?),
+            Self {
+                error: Some(step), ..
+            } => Outcome::Failed(step),
+            Self {
+                output: Some(text), ..
+            } => Outcome::Output(text.into_bytes()),
+            Self {
+                output_base64: Some(text),
+                ..
+            } => Outcome::Output(STANDARD.decode(text)?),
             _ => bail!("a result is neither output nor error"),
         })
     }
@@ -116,7 +123,12 @@ fn show(outcome: &Outcome) -> String {
 fn compare(area: &str, standard: &Data, most: usize) -> Result<(usize, usize)> {
     let cases: Vec<Case> = load(&folder().join("cases").join(format!("{area}.json")))?;
     let results: Vec<Expected> = load(&folder().join("results").join(format!("{area}.json")))?;
-    ensure!(cases.len() == results.len(), "{area}: {} cases, {} results", cases.len(), results.len());
+    ensure!(
+        cases.len() == results.len(),
+        "{area}: {} cases, {} results",
+        cases.len(),
+        results.len()
+    );
     let count = cases.len();
     let mut wrong = 0;
     for (index, (case, result)) in cases.iter().zip(results).enumerate() {
@@ -126,7 +138,10 @@ fn compare(area: &str, standard: &Data, most: usize) -> Result<(usize, usize)> {
             wrong += 1;
             if wrong <= most {
                 let (expected, given) = (show(&expected), show(&given));
-                println!("{area}[{index}] {}\n   Go: {expected}\n   we: {given} {why}", case.template);
+                println!(
+                    "{area}[{index}] {}\n   Go: {expected}\n   we: {given} {why}",
+                    case.template
+                );
             }
         }
     }
@@ -146,7 +161,10 @@ fn every_template_of_the_corpus_renders_as_in_go() -> Result<()> {
     let mut areas: Vec<String> = Vec::new();
     for entry in std::fs::read_dir(folder().join("cases"))? {
         let path = entry?.path();
-        let area = path.file_stem().and_then(|name| name.to_str()).context("name of an area")?;
+        let area = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .context("name of an area")?;
         areas.push(area.to_owned());
     }
     areas.sort();

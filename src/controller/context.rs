@@ -196,7 +196,9 @@ impl Context {
     /// The turn to write a status, as soon as it comes.
     pub async fn status_turn(&self) -> Option<SemaphorePermit<'_>> {
         let mut making = self.making.subscribe();
-        let patient = timeout(PATIENCE, making.wait_for(|count| *count == 0)).await.is_ok();
+        let patient = timeout(PATIENCE, making.wait_for(|count| *count == 0))
+            .await
+            .is_ok();
         // The semaphore is never closed.
         self.statuses
             .acquire_many(if patient { 1 } else { IMPATIENT })

@@ -39,12 +39,18 @@ impl TemplateError {
 
     pub(super) fn exec(name: &str, text: &str, failure: &Failure) -> Self {
         let (line, column) = place(text, failure.span.at);
-        let context = shorten(text.get(failure.span.at..failure.span.end).unwrap_or_default().trim());
+        let context = shorten(
+            text.get(failure.span.at..failure.span.end)
+                .unwrap_or_default()
+                .trim(),
+        );
         let executing = &failure.executing;
         let message = &failure.message;
         Self {
             kind: ErrorKind::Exec,
-            message: format!("template: {name}:{line}:{column}: executing {executing:?} at <{context}>: {message}"),
+            message: format!(
+                "template: {name}:{line}:{column}: executing {executing:?} at <{context}>: {message}"
+            ),
         }
     }
 }
@@ -61,6 +67,8 @@ impl std::error::Error for TemplateError {}
 fn place(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before.rfind('\n').map_or(before.len(), |newline| before.len() - newline - 1);
+    let column = before
+        .rfind('\n')
+        .map_or(before.len(), |newline| before.len() - newline - 1);
     (line, column)
 }

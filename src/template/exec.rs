@@ -9,7 +9,9 @@ use super::funcs::{Fault, Func, Ty};
 use super::limits::{CALLS, Limits};
 use super::methods;
 use super::parse::shorten;
-use super::tree::{Branches, Command, DOLLAR, Ideal, Invocation, Name, Node, Number, Operand, Pipe, Range, Span, Term};
+use super::tree::{
+    Branches, Command, DOLLAR, Ideal, Invocation, Name, Node, Number, Operand, Pipe, Range, Span, Term,
+};
 use super::value::{Text, Value};
 use super::{MissingKey, Template};
 use crate::secret::SecretBytes;
@@ -59,7 +61,11 @@ pub(super) fn render(
         executing: &template.name,
         stack: Vec::new(),
     };
-    let body = template.trees.get(&*template.name).map(Vec::as_slice).unwrap_or_default();
+    let body = template
+        .trees
+        .get(&*template.name)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     match exec.walk(&None, body) {
         Ok(()) => Ok(exec.out),
         Err(Stop::Failed(failure)) => Err(failure),
@@ -198,8 +204,12 @@ impl<'t> Exec<'t> {
             }
             Value::Map(map) => {
                 // The body may change the map.
-                let items: Vec<(Text, Value)> =
-                    map.items.borrow().iter().map(|(key, item)| (Rc::clone(key), item.clone())).collect();
+                let items: Vec<(Text, Value)> = map
+                    .items
+                    .borrow()
+                    .iter()
+                    .map(|(key, item)| (Rc::clone(key), item.clone()))
+                    .collect();
                 let run = !items.is_empty();
                 for (key, item) in items {
                     if !self.iterate(range, Value::Text(key), item)? {
@@ -211,7 +221,10 @@ impl<'t> Exec<'t> {
             Value::Nil => false,
             other => {
                 let kind = other.type_name();
-                return Ok(self.fail(range.span, format!("range can't iterate over a value of type {kind}"))?);
+                return Ok(self.fail(
+                    range.span,
+                    format!("range can't iterate over a value of type {kind}"),
+                )?);
             }
         };
         if !run {
@@ -225,7 +238,10 @@ impl<'t> Exec<'t> {
     /// A range over a number.
     fn count(&mut self, range: &'t Range, end: i64, value: impl Fn(i64) -> Value) -> Result<bool, Stop> {
         if range.pipe.variables.len() > 1 {
-            return Ok(self.fail(range.span, "can't use an integer to iterate over more than one variable")?);
+            return Ok(self.fail(
+                range.span,
+                "can't use an integer to iterate over more than one variable",
+            )?);
         }
         for number in 0..end {
             if !self.iterate(range, Value::Nil, value(number))? {
@@ -329,11 +345,18 @@ impl<'t> Exec<'t> {
 
     fn place(&self, name: Name) -> Option<usize> {
         let own = self.variables.get(self.scope..).unwrap_or_default();
-        own.iter().rposition(|(other, _)| *other == name).map(|index| self.scope + index)
+        own.iter()
+            .rposition(|(other, _)| *other == name)
+            .map(|index| self.scope + index)
     }
 
     fn undefined<T>(&self, span: Span, name: Name) -> Outcome<T> {
-        let name = self.template.names.get(name).map(|name| &**name).unwrap_or_default();
+        let name = self
+            .template
+            .names
+            .get(name)
+            .map(|name| &**name)
+            .unwrap_or_default();
         self.fail(span, format!("undefined variable: {name}"))
     }
 
@@ -361,10 +384,17 @@ impl<'t> Exec<'t> {
             return Ok(value.clone());
         }
         if self.whole.is_none() {
-            let size = self.data.iter().map(|(key, value)| key.len() + value.expose().len()).sum();
+            let size = self
+                .data
+                .iter()
+                .map(|(key, value)| key.len() + value.expose().len())
+                .sum();
             let grown = self.limits.grow(size);
             self.check(span, grown)?;
-            let items = self.data.iter().map(|(key, value)| (Text::from(key.as_bytes()), Text::from(value.expose())));
+            let items = self
+                .data
+                .iter()
+                .map(|(key, value)| (Text::from(key.as_bytes()), Text::from(value.expose())));
             self.whole = Some(Value::text_map(items));
         }
         Ok(self.whole.clone().unwrap_or(Value::Nil))
@@ -375,7 +405,10 @@ impl<'t> Exec<'t> {
             return Ok(());
         }
         let what = shorten(self.template.source(command.first.span));
-        self.fail(command.span, format!("can't give argument to non-function {what}"))
+        self.fail(
+            command.span,
+            format!("can't give argument to non-function {what}"),
+        )
     }
 
     fn command(&mut self, dot: &Dot, command: &'t Command, piped: Option<Value>) -> Outcome<Value> {
@@ -448,7 +481,11 @@ impl<'t> Exec<'t> {
         let mut absent = matches!(receiver, Some(Value::Nil));
         let last = operand.fields.len().saturating_sub(1);
         for (index, name) in operand.fields.iter().enumerate() {
-            let (args, piped) = if index == last { (args, piped.clone()) } else { (&[][..], None) };
+            let (args, piped) = if index == last {
+                (args, piped.clone())
+            } else {
+                (&[][..], None)
+            };
             if let Some(value) = receiver.take_if(|value| methods::has_methods(value)) {
                 receiver = Some(self.method(dot, operand.span, &value, name, args, piped)?);
                 continue;
@@ -483,7 +520,10 @@ impl<'t> Exec<'t> {
         match methods::call(&mut self.limits, value, name, &given) {
             Some(Ok(value)) => Ok(value),
             Some(Err(Fault(message))) => self.fail(span, format!("error calling {name}: {message}")),
-            None => self.fail(span, format!("can't evaluate field {name} in type {}", value.type_name())),
+            None => self.fail(
+                span,
+                format!("can't evaluate field {name} in type {}", value.type_name()),
+            ),
         }
     }
 
@@ -506,7 +546,9 @@ impl<'t> Exec<'t> {
                 }
                 return Ok(None);
             }
-            Some(Value::Nil) => return self.fail(span, format!("nil pointer evaluating interface {{}}.{name}")),
+            Some(Value::Nil) => {
+                return self.fail(span, format!("nil pointer evaluating interface {{}}.{name}"));
+            }
             Some(value) => match methods::field(value, name) {
                 Some(value) => Some(value),
                 None => {
@@ -562,10 +604,16 @@ impl<'t> Exec<'t> {
         let want = func.params.len();
         let name = func.name;
         if func.more.is_some() && count < want {
-            return self.fail(span, format!("wrong number of args for {name}: want at least {want} got {count}"));
+            return self.fail(
+                span,
+                format!("wrong number of args for {name}: want at least {want} got {count}"),
+            );
         }
         if func.more.is_none() && count != want {
-            return self.fail(span, format!("wrong number of args for {name}: want {want} got {count}"));
+            return self.fail(
+                span,
+                format!("wrong number of args for {name}: want {want} got {count}"),
+            );
         }
         Ok(())
     }

@@ -49,7 +49,11 @@ impl Printer<'_> {
     /// Writes spaces or zeros.
     pub fn fill(&mut self, count: usize) -> Result<(), Fault> {
         self.limits.grow(count)?;
-        let byte = if self.flags.zero && !self.flags.minus { b'0' } else { b' ' };
+        let byte = if self.flags.zero && !self.flags.minus {
+            b'0'
+        } else {
+            b' '
+        };
         self.out.resize(self.out.len() + count, byte);
         Ok(())
     }
@@ -75,7 +79,10 @@ fn runes(bytes: &[u8]) -> usize {
     if bytes.is_ascii() {
         return bytes.len();
     }
-    bytes.utf8_chunks().map(|chunk| chunk.valid().chars().count() + chunk.invalid().len()).sum()
+    bytes
+        .utf8_chunks()
+        .map(|chunk| chunk.valid().chars().count() + chunk.invalid().len())
+        .sum()
 }
 
 /// Writes a value as `%v` does.
@@ -250,7 +257,11 @@ impl Run<'_, '_> {
             return false;
         }
         self.reordered = true;
-        let close = self.rest.iter().position(|byte| *byte == b']').filter(|_| self.rest.len() >= 3);
+        let close = self
+            .rest
+            .iter()
+            .position(|byte| *byte == b']')
+            .filter(|_| self.rest.len() >= 3);
         let Some(close) = close else {
             self.good = false;
             self.skip(1);
@@ -278,7 +289,9 @@ impl Run<'_, '_> {
                 self.printer.write(b"%!(BADWIDTH)")?;
             }
             let flags = &mut self.printer.flags;
-            flags.width = width.map(i64::unsigned_abs).and_then(|width| usize::try_from(width).ok());
+            flags.width = width
+                .map(i64::unsigned_abs)
+                .and_then(|width| usize::try_from(width).ok());
             if width.is_some_and(i64::is_negative) {
                 flags.minus = true;
                 flags.zero = false;

@@ -39,7 +39,10 @@ pub(super) fn integer(printer: &mut Printer, value: &Value, verb: char) -> Outco
 
 /// The rune of this number, or U+FFFD.
 fn rune(number: u64) -> char {
-    u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{FFFD}')
+    u32::try_from(number)
+        .ok()
+        .and_then(char::from_u32)
+        .unwrap_or('\u{FFFD}')
 }
 
 fn octal(printer: &mut Printer, negative: bool, size: u64, verb: char) -> Outcome {
@@ -50,7 +53,11 @@ fn octal(printer: &mut Printer, negative: bool, size: u64, verb: char) -> Outcom
     let (sharp, plain) = (printer.flags.sharp, number);
     // %O always has a prefix; with # Go puts the one of %o behind it.
     printer.flags.sharp = true;
-    let prefix = if sharp && !plain.starts_with('0') { "0o0" } else { "0o" };
+    let prefix = if sharp && !plain.starts_with('0') {
+        "0o0"
+    } else {
+        "0o"
+    };
     let done = digits(printer, negative, &plain, prefix);
     printer.flags.sharp = sharp;
     done
@@ -104,7 +111,13 @@ fn code_point(printer: &mut Printer, number: u64) -> Outcome {
 }
 
 /// Writes a complex number.
-pub(super) fn complex(printer: &mut Printer, real: f64, imaginary: f64, verb: char, value: &Value) -> Outcome {
+pub(super) fn complex(
+    printer: &mut Printer,
+    real: f64,
+    imaginary: f64,
+    verb: char,
+    value: &Value,
+) -> Outcome {
     if !matches!(verb, 'v' | 'b' | 'g' | 'G' | 'x' | 'X' | 'f' | 'F' | 'e' | 'E') {
         return bad_verb(printer, value, verb);
     }
@@ -130,17 +143,29 @@ pub(super) fn float(printer: &mut Printer, number: f64, verb: char, value: &Valu
     // A float has at most 1,100 digits; Go writes zeros behind them.
     printer.limits.grow(precision.unwrap_or(0).saturating_add(400))?;
     let unsigned = format_float(number.abs(), format, precision);
-    let sign = match (number.is_sign_negative() && !number.is_nan(), printer.flags.plus, printer.flags.space) {
+    let sign = match (
+        number.is_sign_negative() && !number.is_nan(),
+        printer.flags.plus,
+        printer.flags.space,
+    ) {
         (true, ..) => "-",
         (_, true, _) => "+",
         (_, _, true) => " ",
         _ => "",
     };
     if !number.is_finite() {
-        let sign = if number.is_infinite() && sign.is_empty() { "+" } else { sign };
+        let sign = if number.is_infinite() && sign.is_empty() {
+            "+"
+        } else {
+            sign
+        };
         return printer.pad_with_spaces(format!("{sign}{unsigned}").as_bytes());
     }
-    let unsigned = if printer.flags.sharp && verb != 'b' { keep_zeros(unsigned, verb, precision) } else { unsigned };
+    let unsigned = if printer.flags.sharp && verb != 'b' {
+        keep_zeros(unsigned, verb, precision)
+    } else {
+        unsigned
+    };
     let flags = printer.flags;
     if flags.zero && !flags.minus && !sign.is_empty() {
         // The sign stands before the zeros.
@@ -155,11 +180,19 @@ pub(super) fn float(printer: &mut Printer, number: f64, verb: char, value: &Valu
 
 /// What the flag `#` does: a point, and the zeros that `%g` leaves out.
 fn keep_zeros(number: String, verb: char, precision: Option<usize>) -> String {
-    let wanted = if matches!(verb, 'v' | 'g' | 'G' | 'x') { precision.unwrap_or(6) } else { 0 };
+    let wanted = if matches!(verb, 'v' | 'g' | 'G' | 'x') {
+        precision.unwrap_or(6)
+    } else {
+        0
+    };
     let is_hex = matches!(verb, 'x' | 'X');
     let exponent = number.find(|c| matches!(c, 'p' | 'P') || (!is_hex && matches!(c, 'e' | 'E')));
     let (digits, tail) = number.split_at(exponent.unwrap_or(number.len()));
-    let significant = digits.chars().filter(|c| *c != '.').skip_while(|c| *c == '0').count();
+    let significant = digits
+        .chars()
+        .filter(|c| *c != '.')
+        .skip_while(|c| *c == '0')
+        .count();
     let mut made = digits.to_owned();
     let mut counted = significant;
     if !digits.contains('.') {
@@ -258,12 +291,19 @@ fn plain(digits: &str, point: i32) -> String {
     let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap_or(0));
     let count = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     if point <= 0 {
-        return if digits == "0" { "0".into() } else { format!("0.{}{digits}", zeros(-point)) };
+        return if digits == "0" {
+            "0".into()
+        } else {
+            format!("0.{}{digits}", zeros(-point))
+        };
     }
     if point >= count {
         return format!("{digits}{}", zeros(point - count));
     }
-    let (whole, fraction) = usize::try_from(point).ok().and_then(|point| digits.split_at_checked(point)).unwrap_or_default();
+    let (whole, fraction) = usize::try_from(point)
+        .ok()
+        .and_then(|point| digits.split_at_checked(point))
+        .unwrap_or_default();
     format!("{whole}.{fraction}")
 }
 

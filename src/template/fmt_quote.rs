@@ -30,7 +30,11 @@ fn truncate<'b>(printer: &Printer, bytes: &'b [u8]) -> &'b [u8] {
     let mut left = precision;
     let mut end = 0;
     for chunk in bytes.utf8_chunks() {
-        let sizes = chunk.valid().chars().map(char::len_utf8).chain(chunk.invalid().iter().map(|_| 1));
+        let sizes = chunk
+            .valid()
+            .chars()
+            .map(char::len_utf8)
+            .chain(chunk.invalid().iter().map(|_| 1));
         for size in sizes {
             let Some(fewer) = left.checked_sub(1) else {
                 return bytes.get(..end).unwrap_or_default();
@@ -53,12 +57,16 @@ fn quoted(printer: &mut Printer, bytes: &[u8]) -> Result<(), Fault> {
 }
 
 fn can_backquote(text: &str) -> bool {
-    !text.chars().any(|c| matches!(c, '`' | '\u{7F}' | '\u{FEFF}') || (c < ' ' && c != '\t'))
+    !text
+        .chars()
+        .any(|c| matches!(c, '`' | '\u{7F}' | '\u{FEFF}') || (c < ' ' && c != '\t'))
 }
 
 fn hex(printer: &mut Printer, bytes: &[u8], digits: &[u8; 16], prefix: &[u8]) -> Result<(), Fault> {
     let flags = printer.flags;
-    let bytes = bytes.get(..flags.precision.unwrap_or(bytes.len())).unwrap_or(bytes);
+    let bytes = bytes
+        .get(..flags.precision.unwrap_or(bytes.len()))
+        .unwrap_or(bytes);
     if bytes.is_empty() {
         return printer.fill(flags.width.unwrap_or(0));
     }
@@ -123,11 +131,14 @@ fn escape(made: &mut String, c: char, quote: char, ascii: bool) {
 
 /// Go's `unicode.IsPrint`: letters, marks, numbers, punctuation and symbols, and the one space of ASCII.
 pub(super) fn is_printable(c: char) -> bool {
-    static PRINTABLE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[\p{L}\p{M}\p{N}\p{P}\p{S}]").ok());
+    static PRINTABLE: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"[\p{L}\p{M}\p{N}\p{P}\p{S}]").ok());
     if c.is_ascii() {
         return matches!(c, ' '..='~');
     }
     let mut buffer = [0; 4];
     let text: &str = c.encode_utf8(&mut buffer);
-    PRINTABLE.as_ref().is_some_and(|printable| printable.is_match(text))
+    PRINTABLE
+        .as_ref()
+        .is_some_and(|printable| printable.is_match(text))
 }

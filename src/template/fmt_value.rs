@@ -59,9 +59,15 @@ fn print(printer: &mut Printer, value: &Value, verb: char, depth: usize) -> Outc
             printer.write(if printer.flags.sharp_v { b"}" } else { b"]" })
         }
         Value::Map(map) => {
-            let open = if printer.flags.sharp_v { format!("{}{{", value.type_name()) } else { "map[".to_owned() };
+            let open = if printer.flags.sharp_v {
+                format!("{}{{", value.type_name())
+            } else {
+                "map[".to_owned()
+            };
             let items = map.items.borrow();
-            let items = items.iter().map(|(key, item)| (Some(Value::Text(key.clone())), item));
+            let items = items
+                .iter()
+                .map(|(key, item)| (Some(Value::Text(key.clone())), item));
             all(printer, &open, items, verb, depth)?;
             printer.write(if printer.flags.sharp_v { b"}" } else { b"]" })
         }
@@ -118,7 +124,10 @@ fn version(printer: &mut Printer, version: &Version, verb: char, depth: usize) -
         return text(printer, semver::text(version).as_bytes(), verb);
     }
     let [major, minor, patch] = version.numbers.map(|number| {
-        Value::Int(super::value::IntKind::Uint64, i64::from_ne_bytes(number.to_ne_bytes()))
+        Value::Int(
+            super::value::IntKind::Uint64,
+            i64::from_ne_bytes(number.to_ne_bytes()),
+        )
     });
     let fields = [
         ("major", major),
@@ -132,7 +141,10 @@ fn version(printer: &mut Printer, version: &Version, verb: char, depth: usize) -
 }
 
 fn certificate(printer: &mut Printer, pair: &Certificate, verb: char, depth: usize) -> Outcome {
-    let fields = [("Cert", Value::Text(pair.cert.clone())), ("Key", Value::Text(pair.key.clone()))];
+    let fields = [
+        ("Cert", Value::Text(pair.cert.clone())),
+        ("Key", Value::Text(pair.key.clone())),
+    ];
     fields_of(printer, "", "sprig.certificate", &fields, verb, depth)
 }
 
@@ -165,7 +177,11 @@ fn fields_of(
 /// A time as Go code, as `%#v` writes it.
 fn time_code(time: &Time) -> Vec<u8> {
     let civil = time.civil();
-    let month = usize::try_from(civil.month - 1).ok().and_then(|month| MONTHS.get(month)).copied().unwrap_or_default();
+    let month = usize::try_from(civil.month - 1)
+        .ok()
+        .and_then(|month| MONTHS.get(month))
+        .copied()
+        .unwrap_or_default();
     let zone = match &time.zone {
         Zone::Utc => "time.UTC".to_owned(),
         zone => format!("time.Location({:?})", zone.name()),

@@ -15,22 +15,44 @@ struct Offset {
 /// A part of a layout that stands for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    Month { long: bool },
-    MonthNumber { zero: bool },
-    Weekday { long: bool },
-    Day { pad: Pad },
-    YearDay { zero: bool },
+    Month {
+        long: bool,
+    },
+    MonthNumber {
+        zero: bool,
+    },
+    Weekday {
+        long: bool,
+    },
+    Day {
+        pad: Pad,
+    },
+    YearDay {
+        zero: bool,
+    },
     Hour,
-    Hour12 { zero: bool },
-    Minute { zero: bool },
-    Second { zero: bool },
+    Hour12 {
+        zero: bool,
+    },
+    Minute {
+        zero: bool,
+    },
+    Second {
+        zero: bool,
+    },
     Year,
     LongYear,
-    Half { upper: bool },
+    Half {
+        upper: bool,
+    },
     ZoneName,
     Offset(Offset),
     /// Digits of the second; without `zeros` those at its end are left out.
-    Fraction { digits: usize, separator: u8, zeros: bool },
+    Fraction {
+        digits: usize,
+        separator: u8,
+        zeros: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +103,9 @@ fn part(text: &[u8]) -> Option<(Part, usize)> {
         (b'J', _) if text.starts_with(b"January") => (Part::Month { long: true }, 7),
         (b'J', _) if text.starts_with(b"Jan") && !goes_on(from(text, 3)) => (Part::Month { long: false }, 3),
         (b'M', _) if text.starts_with(b"Monday") => (Part::Weekday { long: true }, 6),
-        (b'M', _) if text.starts_with(b"Mon") && !goes_on(from(text, 3)) => (Part::Weekday { long: false }, 3),
+        (b'M', _) if text.starts_with(b"Mon") && !goes_on(from(text, 3)) => {
+            (Part::Weekday { long: false }, 3)
+        }
         (b'M', _) if text.starts_with(b"MST") => (Part::ZoneName, 3),
         (b'0', Some(b'1')) => (Part::MonthNumber { zero: true }, 2),
         (b'0', Some(b'2')) => (Part::Day { pad: Pad::Zero }, 2),
@@ -111,7 +135,14 @@ fn part(text: &[u8]) -> Option<(Part, usize)> {
                 return None;
             }
             let zeros = digit == b'0';
-            (Part::Fraction { digits, separator, zeros }, digits + 1)
+            (
+                Part::Fraction {
+                    digits,
+                    separator,
+                    zeros,
+                },
+                digits + 1,
+            )
         }
         _ => return None,
     };
@@ -167,7 +198,14 @@ fn write(out: &mut Vec<u8>, part: Part, civil: &Civil, nanos: u32, offset: i64, 
     let width = |zero: bool| if zero { 2 } else { 0 };
     match part {
         Part::Month { long } => {
-            out.extend(name(&MONTHS, usize::try_from(civil.month - 1).unwrap_or_default(), long).bytes());
+            out.extend(
+                name(
+                    &MONTHS,
+                    usize::try_from(civil.month - 1).unwrap_or_default(),
+                    long,
+                )
+                .bytes(),
+            );
         }
         Part::Weekday { long } => out.extend(name(&WEEKDAYS, civil.weekday(), long).bytes()),
         Part::MonthNumber { zero } => number(out, civil.month, width(zero)),
@@ -191,7 +229,9 @@ fn write(out: &mut Vec<u8>, part: Part, civil: &Civil, nanos: u32, offset: i64, 
             (false, true) => b"pm",
             (false, false) => b"am",
         }),
-        Part::ZoneName if zone.is_empty() => write_offset(out, self::offset(false, false, true, false), offset),
+        Part::ZoneName if zone.is_empty() => {
+            write_offset(out, self::offset(false, false, true, false), offset)
+        }
         Part::ZoneName => out.extend(zone.bytes()),
         Part::Offset(how) if how.z && offset == 0 => out.push(b'Z'),
         Part::Offset(how) => write_offset(out, how, offset),
@@ -287,7 +327,11 @@ fn skip<'a>(mut text: &'a [u8], mut wanted: &[u8]) -> Option<&'a [u8]> {
 
 /// A number of one or two digits.
 fn two(text: &[u8], fixed: bool) -> Option<(i64, &[u8])> {
-    let digit = |at| get(text, at).filter(u8::is_ascii_digit).map(|byte| i64::from(byte - b'0'));
+    let digit = |at| {
+        get(text, at)
+            .filter(u8::is_ascii_digit)
+            .map(|byte| i64::from(byte - b'0'))
+    };
     match (digit(0)?, digit(1)) {
         (first, Some(second)) => Some((first * 10 + second, from(text, 2))),
         (_, None) if fixed => None,
@@ -308,7 +352,8 @@ fn lookup<'a>(names: &'static [&'static str], long: bool, text: &'a [u8]) -> Opt
     (0_i64..).zip(0..names.len()).find_map(|(number, index)| {
         let name = name(names, index, long);
         let (head, rest) = text.split_at_checked(name.len())?;
-        head.eq_ignore_ascii_case(name.as_bytes()).then_some((number, rest))
+        head.eq_ignore_ascii_case(name.as_bytes())
+            .then_some((number, rest))
     })
 }
 
@@ -338,7 +383,11 @@ impl Read {
             }
             Part::Weekday { long } => rest = lookup(&WEEKDAYS, long, text)?.1,
             Part::Day { pad } => {
-                let text = if pad == Pad::Blank { text.strip_prefix(b" ").unwrap_or(text) } else { text };
+                let text = if pad == Pad::Blank {
+                    text.strip_prefix(b" ").unwrap_or(text)
+                } else {
+                    text
+                };
                 let (day, after) = two(text, pad == Pad::Zero)?;
                 (self.day, rest) = (Some(day), after);
             }
@@ -383,7 +432,10 @@ impl Read {
         let length = if zeros {
             digits
         } else if matches!(text, [b'.' | b',', b'0'..=b'9', ..]) {
-            from(text, 1).iter().take_while(|byte| byte.is_ascii_digit()).count()
+            from(text, 1)
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count()
         } else {
             return Some(text);
         };
@@ -407,9 +459,11 @@ impl Read {
         let (sign, mut rest) = text.split_first()?;
         let mut total = 0;
         // Go lets 24 hours and 60 minutes or seconds pass.
-        for (wanted, first, unit, most) in
-            [(true, true, 3600, 25), (how.minutes, false, 60, 61), (how.seconds, false, 1, 61)]
-        {
+        for (wanted, first, unit, most) in [
+            (true, true, 3600, 25),
+            (how.minutes, false, 60, 61),
+            (how.seconds, false, 1, 61),
+        ] {
             if wanted {
                 if how.colon && !first {
                     rest = rest.strip_prefix(b":")?;
@@ -466,7 +520,10 @@ impl Read {
         let (unix, zone) = match self.offset {
             _ if self.utc => (civil.unix(), Zone::Utc),
             Some(0) if name.is_empty() => (civil.unix(), Zone::Utc),
-            Some(offset) => (civil.unix() - offset, Zone::Fixed(i32::try_from(offset).unwrap_or_default(), name)),
+            Some(offset) => (
+                civil.unix() - offset,
+                Zone::Fixed(i32::try_from(offset).unwrap_or_default(), name),
+            ),
             None if name.is_empty() => (civil.unix(), Zone::Utc),
             // Go knows the offset of no name but GMT with a number, and does not apply even that one.
             None => (civil.unix(), Zone::Fixed(gmt_offset(&self.zone), name)),
@@ -491,7 +548,11 @@ fn three(text: &[u8], fixed: bool) -> Option<(i64, &[u8])> {
         let text = text.strip_prefix(b" ").unwrap_or(text);
         text.strip_prefix(b" ").unwrap_or(text)
     };
-    let length = text.iter().take(3).take_while(|byte| byte.is_ascii_digit()).count();
+    let length = text
+        .iter()
+        .take(3)
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     let (digits, rest) = text.split_at_checked(length)?;
     if digits.is_empty() || (fixed && length != 3) {
         return None;
@@ -527,7 +588,12 @@ fn zone_length(text: &[u8]) -> Option<usize> {
     if matches!(text, [b'+' | b'-', ..]) {
         return Some(hours_length(text)).filter(|length| *length > 0);
     }
-    match text.iter().take(6).take_while(|byte| byte.is_ascii_uppercase()).count() {
+    match text
+        .iter()
+        .take(6)
+        .take_while(|byte| byte.is_ascii_uppercase())
+        .count()
+    {
         5 if get(text, 4) == Some(b'T') => Some(5),
         4 if get(text, 3) == Some(b'T') || text.starts_with(b"WITA") => Some(4),
         3 => Some(3),

@@ -170,7 +170,11 @@ impl Lexer<'_> {
             let after = delim + self.left.len();
             let trim = trims_left(self.text.as_bytes().get(after..).unwrap_or_default());
             let text = self.text.get(self.start..delim).unwrap_or_default();
-            let kept = if trim { text.trim_end_matches(is_space).len() } else { text.len() };
+            let kept = if trim {
+                text.trim_end_matches(is_space).len()
+            } else {
+                text.len()
+            };
             self.at = self.start + kept;
             if kept > 0 {
                 self.emit(Kind::Text);
@@ -449,5 +453,9 @@ fn trims_right(text: &[u8]) -> bool {
 /// As Go's `%#U` writes a rune that can be printed.
 fn code(c: char) -> String {
     let number = format!("U+{:04X}", u32::from(c));
-    if c.is_control() { number } else { format!("{number} '{c}'") }
+    if c.is_control() {
+        number
+    } else {
+        format!("{number} '{c}'")
+    }
 }

@@ -57,10 +57,12 @@ impl Limits {
     /// # Errors
     /// If it is too much.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
-        self.bytes = self
-            .bytes
-            .checked_sub(bytes as u64)
-            .ok_or_else(|| Fault::from(format!("the template makes more than {} MiB of text", BYTES >> 20)))?;
+        self.bytes = self.bytes.checked_sub(bytes as u64).ok_or_else(|| {
+            Fault::from(format!(
+                "the template makes more than {} MiB of text",
+                BYTES >> 20
+            ))
+        })?;
         Ok(())
     }
 

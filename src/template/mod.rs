@@ -69,9 +69,18 @@ impl Template {
     /// # Errors
     /// If the text is no template, or calls a function that does not exist.
     pub fn parse(name: &str, text: &str, delims: &Delims) -> Result<Self, TemplateError> {
-        let left = if delims.left.is_empty() { "{{" } else { &delims.left };
-        let right = if delims.right.is_empty() { "}}" } else { &delims.right };
-        let parsed = parse::parse(name, text, left, right).map_err(|error| TemplateError::parse(name, text, &error))?;
+        let left = if delims.left.is_empty() {
+            "{{"
+        } else {
+            &delims.left
+        };
+        let right = if delims.right.is_empty() {
+            "}}"
+        } else {
+            &delims.right
+        };
+        let parsed = parse::parse(name, text, left, right)
+            .map_err(|error| TemplateError::parse(name, text, &error))?;
         Ok(Self {
             name: name.into(),
             text: text.into(),

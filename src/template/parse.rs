@@ -6,7 +6,9 @@ use super::funcs;
 use super::lex::{Kind, SyntaxError, Token, lex};
 use super::limits::DEPTH;
 use super::parse_literal::{char_constant, number, unquote};
-use super::tree::{Branches, Command, DOLLAR, Invocation, Name, Node, Operand, Pipe, Range, Span, Term, Trees};
+use super::tree::{
+    Branches, Command, DOLLAR, Invocation, Name, Node, Operand, Pipe, Range, Span, Term, Trees,
+};
 
 /// What a text gives.
 pub(super) struct Parsed {
@@ -77,7 +79,11 @@ impl<'t> Parser<'t> {
             at: self.text.len(),
             end: self.text.len(),
         };
-        self.tokens.get(self.next).or(self.tokens.last()).copied().unwrap_or(last)
+        self.tokens
+            .get(self.next)
+            .or(self.tokens.last())
+            .copied()
+            .unwrap_or(last)
     }
 
     fn next(&mut self) -> Token {
@@ -143,7 +149,10 @@ impl<'t> Parser<'t> {
     fn enter(&mut self, token: Token) -> Outcome<()> {
         self.depth += 1;
         if self.depth > DEPTH {
-            return self.fail(token, format!("more than {DEPTH} controls and parentheses in one another"));
+            return self.fail(
+                token,
+                format!("more than {DEPTH} controls and parentheses in one another"),
+            );
         }
         Ok(())
     }
@@ -306,7 +315,11 @@ impl<'t> Parser<'t> {
         self.ranges += 1;
         let (body, closing) = self.list()?;
         self.ranges -= 1;
-        let otherwise = if closing == Closing::End { Vec::new() } else { self.otherwise()? };
+        let otherwise = if closing == Closing::End {
+            Vec::new()
+        } else {
+            self.otherwise()?
+        };
         self.variables.truncate(scope);
         self.depth -= 1;
         Ok(Node::Range(Box::new(Range {
@@ -505,12 +518,13 @@ impl<'t> Parser<'t> {
             let token = self.next();
             fields.push(self.word(token).trim_start_matches('.').into());
         }
-        let bare = matches!(
-            term,
-            Term::Bool(_) | Term::Text(_) | Term::Number(_) | Term::Nil
-        ) || (start.kind == Kind::Dot);
+        let bare = matches!(term, Term::Bool(_) | Term::Text(_) | Term::Number(_) | Term::Nil)
+            || (start.kind == Kind::Dot);
         if bare && !fields.is_empty() {
-            return self.fail(start, format!("unexpected . after term {:?}", shorten(self.word(start))));
+            return self.fail(
+                start,
+                format!("unexpected . after term {:?}", shorten(self.word(start))),
+            );
         }
         Ok(Some(Operand {
             span: self.span(start),
@@ -567,7 +581,12 @@ impl<'t> Parser<'t> {
     /// Whether a template is nothing but space.
     fn text_is_empty(&self, nodes: &[Node]) -> bool {
         nodes.iter().all(|node| match node {
-            Node::Text(span) => self.text.get(span.at..span.end).unwrap_or_default().trim().is_empty(),
+            Node::Text(span) => self
+                .text
+                .get(span.at..span.end)
+                .unwrap_or_default()
+                .trim()
+                .is_empty(),
             _ => false,
         })
     }

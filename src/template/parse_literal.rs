@@ -10,7 +10,10 @@ pub(super) fn unquote(word: &str) -> Outcome<Vec<u8>> {
         let raw = raw.strip_suffix('`').unwrap_or(raw);
         return Ok(raw.bytes().filter(|byte| *byte != b'\r').collect());
     }
-    let inner = word.strip_prefix('"').and_then(|word| word.strip_suffix('"')).ok_or("invalid syntax")?;
+    let inner = word
+        .strip_prefix('"')
+        .and_then(|word| word.strip_suffix('"'))
+        .ok_or("invalid syntax")?;
     if !inner.contains('\\') {
         return Ok(inner.into());
     }
@@ -28,7 +31,10 @@ pub(super) fn unquote(word: &str) -> Outcome<Vec<u8>> {
 
 /// The number of a character constant, which is written with its quotes.
 pub(super) fn char_constant(word: &str) -> Outcome<Number> {
-    let inner = word.strip_prefix('\'').and_then(|word| word.strip_suffix('\'')).unwrap_or_default();
+    let inner = word
+        .strip_prefix('\'')
+        .and_then(|word| word.strip_suffix('\''))
+        .unwrap_or_default();
     let value = match unquote_one(inner, '\'')? {
         Some((Unit::Byte(byte), "")) => i64::from(byte),
         Some((Unit::Rune(c), "")) => i64::from(u32::from(c)),
@@ -59,7 +65,9 @@ fn unquote_one(text: &str, quote: char) -> Outcome<Option<(Unit, &str)>> {
     if c != '\\' {
         return Ok(Some((Unit::Rune(c), chars.as_str())));
     }
-    let escape = chars.next().ok_or("invalid syntax: nothing follows the backslash")?;
+    let escape = chars
+        .next()
+        .ok_or("invalid syntax: nothing follows the backslash")?;
     let rest = chars.as_str();
     let simple = |c| Ok(Some((Unit::Rune(c), rest)));
     match escape {
@@ -103,7 +111,9 @@ pub(super) fn number(word: &str, complex: bool) -> Outcome<Number> {
         let middle = number
             .char_indices()
             .skip(1)
-            .filter(|(at, c)| matches!(c, '+' | '-') && !exponent_ends(number.get(..*at).unwrap_or_default(), number))
+            .filter(|(at, c)| {
+                matches!(c, '+' | '-') && !exponent_ends(number.get(..*at).unwrap_or_default(), number)
+            })
             .last()
             .filter(|_| complex);
         let (real, imaginary) = match middle {
@@ -124,7 +134,11 @@ pub(super) fn number(word: &str, complex: bool) -> Outcome<Number> {
         None => (false, word.strip_prefix('+').unwrap_or(word)),
     };
     if let Some(size) = integer(unsigned) {
-        let int = if negative { 0_i64.checked_sub_unsigned(size) } else { i64::try_from(size).ok() };
+        let int = if negative {
+            0_i64.checked_sub_unsigned(size)
+        } else {
+            i64::try_from(size).ok()
+        };
         return match int {
             Some(int) => Ok(Number {
                 int: Some(int),
@@ -235,7 +249,11 @@ fn scale(bits: u64, exponent: i32) -> f64 {
     if drop > 0 {
         let half = if drop > 64 { u64::MAX } else { 1 << (drop - 1) };
         let kept = bits.checked_shr(drop as u32).unwrap_or(0);
-        let lost = if drop >= 64 { bits } else { bits & ((1 << drop) - 1) };
+        let lost = if drop >= 64 {
+            bits
+        } else {
+            bits & ((1 << drop) - 1)
+        };
         bits = kept + u64::from(lost > half || (lost == half && kept & 1 == 1));
         exponent = exponent.saturating_add(drop);
     }
@@ -258,9 +276,16 @@ fn underscores_are_good(word: &str) -> bool {
     if !word.contains('_') {
         return true;
     }
-    let prefixed = matches!(word.as_bytes(), [b'0', b'b' | b'B' | b'o' | b'O' | b'x' | b'X', ..]);
+    let prefixed = matches!(
+        word.as_bytes(),
+        [b'0', b'b' | b'B' | b'o' | b'O' | b'x' | b'X', ..]
+    );
     let hex = matches!(word.as_bytes(), [b'0', b'x' | b'X', ..]);
-    let digits = if prefixed { word.get(2..).unwrap_or_default() } else { word };
+    let digits = if prefixed {
+        word.get(2..).unwrap_or_default()
+    } else {
+        word
+    };
     let mut before = if prefixed { '0' } else { '^' };
     for c in digits.chars() {
         let class = if c.is_ascii_digit() || (hex && c.is_ascii_hexdigit()) {

@@ -16,11 +16,29 @@ const ZERO: i64 = -62_135_596_800;
 
 /// The names of the months.
 pub const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 /// The names of the days of the week.
-pub const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+pub const WEEKDAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 /// A point in time and the zone in which it is shown.
 #[derive(Clone)]
@@ -199,10 +217,7 @@ impl Time {
     /// The same time in another zone.
     #[must_use]
     pub fn in_zone(&self, zone: Zone) -> Self {
-        Self {
-            zone,
-            ..self.clone()
-        }
+        Self { zone, ..self.clone() }
     }
 
     /// A time so many nanoseconds later.
@@ -210,7 +225,10 @@ impl Time {
     pub fn plus(&self, nanos: i64) -> Self {
         let sum = i64::from(self.nanos) + nanos % 1_000_000_000;
         Self {
-            unix: self.unix.saturating_add(nanos / 1_000_000_000).saturating_add(sum.div_euclid(1_000_000_000)),
+            unix: self
+                .unix
+                .saturating_add(nanos / 1_000_000_000)
+                .saturating_add(sum.div_euclid(1_000_000_000)),
             nanos: u32::try_from(sum.rem_euclid(1_000_000_000)).unwrap_or_default(),
             zone: self.zone.clone(),
         }
@@ -323,18 +341,25 @@ pub fn parse_duration(text: &[u8]) -> Option<i64> {
         if rest.starts_with(b".") {
             rest = rest.get(part.len() + 1..)?;
         }
-        let length = rest.iter().take_while(|byte| !matches!(byte, b'.' | b'0'..=b'9')).count();
+        let length = rest
+            .iter()
+            .take_while(|byte| !matches!(byte, b'.' | b'0'..=b'9'))
+            .count();
         let (name, after) = rest.split_at_checked(length)?;
         rest = after;
         let unit = unit(name)?;
         let mut number = whole.iter().try_fold(0_u64, |sum, digit| {
-            sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')).filter(|sum| *sum <= LIMIT)
+            sum.checked_mul(10)?
+                .checked_add(u64::from(digit - b'0'))
+                .filter(|sum| *sum <= LIMIT)
         })?;
         if number > LIMIT / unit {
             return None;
         }
         number *= unit;
-        number = number.checked_add(fraction_of(part, unit)).filter(|number| *number <= LIMIT)?;
+        number = number
+            .checked_add(fraction_of(part, unit))
+            .filter(|number| *number <= LIMIT)?;
         total = total.checked_add(number).filter(|total| *total <= LIMIT)?;
     }
     match (negative, i64::try_from(total)) {
@@ -345,16 +370,23 @@ pub fn parse_duration(text: &[u8]) -> Option<i64> {
 }
 
 fn digits(text: &[u8]) -> &[u8] {
-    text.get(..text.iter().take_while(|byte| byte.is_ascii_digit()).count()).unwrap_or_default()
+    text.get(..text.iter().take_while(|byte| byte.is_ascii_digit()).count())
+        .unwrap_or_default()
 }
 
 /// Decimals as Go reads them: those that an `int64` holds, in floating point.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
 fn fraction_of(decimals: &[u8], unit: u64) -> u64 {
     let (mut number, mut scale) = (0_u64, 1.0_f64);
     for digit in decimals {
-        let Some(next) =
-            number.checked_mul(10).and_then(|n| n.checked_add(u64::from(digit - b'0'))).filter(|n| *n <= 1 << 63)
+        let Some(next) = number
+            .checked_mul(10)
+            .and_then(|n| n.checked_add(u64::from(digit - b'0')))
+            .filter(|n| *n <= 1 << 63)
         else {
             break;
         };

@@ -115,7 +115,12 @@ impl Drop for List {
 impl Drop for Map {
     fn drop(&mut self) {
         let deeper = |value: &Value| matches!(value, Value::List(_) | Value::Map(_));
-        free(std::mem::take(self.items.get_mut()).into_values().filter(deeper).collect());
+        free(
+            std::mem::take(self.items.get_mut())
+                .into_values()
+                .filter(deeper)
+                .collect(),
+        );
     }
 }
 
@@ -259,7 +264,12 @@ impl Value {
     pub fn text_map(items: impl IntoIterator<Item = (Text, Text)>) -> Self {
         Self::Map(Rc::new(Map {
             elem: Elem::Str,
-            items: RefCell::new(items.into_iter().map(|(key, text)| (key, Self::Text(text))).collect()),
+            items: RefCell::new(
+                items
+                    .into_iter()
+                    .map(|(key, text)| (key, Self::Text(text)))
+                    .collect(),
+            ),
         }))
     }
 

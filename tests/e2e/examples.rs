@@ -23,8 +23,8 @@ const HOMELAB: &str = "homelab";
 /// The store that the manifests name, and the one for the KV v1 mount.
 const STORE: &str = "k8s-secrets";
 const STORE_V1: &str = "k8s-secrets-v1";
-/// Labels and annotations of ours on every Secret; `main_job` looks at them.
-const OURS: &str = "reconcile.external-secrets.io/";
+/// Labels and annotations that we write for ourselves; other tests look at them.
+const OURS: &[&str] = &["reconcile.external-secrets.io/", "keyferry.dev/"];
 
 type Object = serde_json::Map<String, Value>;
 
@@ -366,7 +366,7 @@ fn disagreements(expect: &Expect, secret: &Value) -> Result<Vec<String>> {
     for (field, wanted) in [("labels", &expect.labels), ("annotations", &expect.annotations)] {
         let is: Option<BTreeMap<String, String>> = serde_json::from_value(metadata[field].clone())?;
         let mut is = is.unwrap_or_default();
-        is.retain(|key, _| !key.starts_with(OURS));
+        is.retain(|key, _| !OURS.iter().any(|ours| key.starts_with(ours)));
         if is != *wanted {
             faults.push(format!("{field} {:?}", is.keys().collect::<Vec<_>>()));
         }

@@ -11,16 +11,24 @@ pub const TABLE: &[Func] = &[
     // The executor carries these two out, since they do not look at all of their arguments.
     func_more("and", &[Ty::Any], Ty::Any, no_call),
     func_more("or", &[Ty::Any], Ty::Any, no_call),
-    func("not", &[Ty::Any], |_, args| Ok(Value::Bool(!args.iter().all(Value::truth)))),
+    func("not", &[Ty::Any], |_, args| {
+        Ok(Value::Bool(!args.iter().all(Value::truth)))
+    }),
     func_more("call", &[Ty::Any], Ty::Any, no_call),
     func_more("index", &[Ty::Any], Ty::Any, |_, args| index(args)),
     func("len", &[Ty::Any], |_, args| length(args)),
-    func_more("print", &[], Ty::Any, |limits, args| sprint(limits, args).map(Value::text)),
+    func_more("print", &[], Ty::Any, |limits, args| {
+        sprint(limits, args).map(Value::text)
+    }),
     func_more("printf", &[Ty::Text], Ty::Any, printf),
-    func_more("println", &[], Ty::Any, |limits, args| sprintln(limits, args).map(Value::text)),
+    func_more("println", &[], Ty::Any, |limits, args| {
+        sprintln(limits, args).map(Value::text)
+    }),
     func_more("html", &[], Ty::Any, |limits, args| escaped(limits, args, html)),
     func_more("js", &[], Ty::Any, |limits, args| escaped(limits, args, js)),
-    func_more("urlquery", &[], Ty::Any, |limits, args| escaped(limits, args, urlquery)),
+    func_more("urlquery", &[], Ty::Any, |limits, args| {
+        escaped(limits, args, urlquery)
+    }),
 ];
 
 /// No value of a template is a function.
@@ -75,7 +83,12 @@ fn one(value: &Value, index: &Value) -> Answer {
             Ok(list.items.get(place).cloned().unwrap_or(Value::Nil))
         }
         Value::Map(map) => match index {
-            Value::Text(key) => Ok(map.items.borrow().get(key).cloned().unwrap_or_else(|| map.elem.zero())),
+            Value::Text(key) => Ok(map
+                .items
+                .borrow()
+                .get(key)
+                .cloned()
+                .unwrap_or_else(|| map.elem.zero())),
             Value::Nil => Err("value is nil; should be of type string".into()),
             other => Err(format!("value has type {}; should be string", other.type_name()).into()),
         },
@@ -137,7 +150,9 @@ fn js(text: &[u8]) -> Vec<u8> {
                 '<' | '>' | '&' | '=' | '\0'..='\x1F' => {
                     made.extend_from_slice(format!("\\u{:04X}", u32::from(c)).as_bytes());
                 }
-                c if c.is_ascii() || is_printable(c) => made.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                c if c.is_ascii() || is_printable(c) => {
+                    made.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes())
+                }
                 c => made.extend_from_slice(format!("\\u{:04X}", u32::from(c)).as_bytes()),
             }
         }

@@ -41,19 +41,31 @@ pub const TABLE: &[Func] = &[
         let key = Key::labelled(text(args, 2))?;
         authority(limits, args, &key)
     }),
-    func("genSelfSignedCert", &[Ty::Text, Ty::List, Ty::List, Ty::Int], |limits, args| {
-        let (wanted, key) = (Wanted::parse(args)?, rsa_key(limits, BITS)?);
-        self_signed(limits, &wanted, &key)
-    }),
-    func("genSelfSignedCertWithKey", &[Ty::Text, Ty::List, Ty::List, Ty::Int, Ty::Text], |limits, args| {
-        let wanted = Wanted::parse(args)?;
-        self_signed(limits, &wanted, &Key::labelled(text(args, 4))?)
-    }),
-    func("genSignedCert", &[Ty::Text, Ty::List, Ty::List, Ty::Int, Ty::Certificate], |limits, args| {
-        let (wanted, parent) = (Wanted::parse(args)?, Parent::parse(args.get(4))?);
-        let key = rsa_key(limits, BITS)?;
-        signed(limits, &wanted, &parent, &key)
-    }),
+    func(
+        "genSelfSignedCert",
+        &[Ty::Text, Ty::List, Ty::List, Ty::Int],
+        |limits, args| {
+            let (wanted, key) = (Wanted::parse(args)?, rsa_key(limits, BITS)?);
+            self_signed(limits, &wanted, &key)
+        },
+    ),
+    func(
+        "genSelfSignedCertWithKey",
+        &[Ty::Text, Ty::List, Ty::List, Ty::Int, Ty::Text],
+        |limits, args| {
+            let wanted = Wanted::parse(args)?;
+            self_signed(limits, &wanted, &Key::labelled(text(args, 4))?)
+        },
+    ),
+    func(
+        "genSignedCert",
+        &[Ty::Text, Ty::List, Ty::List, Ty::Int, Ty::Certificate],
+        |limits, args| {
+            let (wanted, parent) = (Wanted::parse(args)?, Parent::parse(args.get(4))?);
+            let key = rsa_key(limits, BITS)?;
+            signed(limits, &wanted, &parent, &key)
+        },
+    ),
     func(
         "genSignedCertWithKey",
         &[Ty::Text, Ty::List, Ty::List, Ty::Int, Ty::Certificate, Ty::Text],
@@ -113,11 +125,16 @@ impl Parsed {
 
     fn extension(&self, oid: ObjectIdentifier) -> Option<&[u8]> {
         let extensions = self.inner.tbs_certificate().extensions()?;
-        extensions.iter().find(|extension| extension.extn_id == oid).map(|extension| extension.extn_value.as_bytes())
+        extensions
+            .iter()
+            .find(|extension| extension.extn_id == oid)
+            .map(|extension| extension.extn_value.as_bytes())
     }
 
     fn subject_key(&self) -> Vec<u8> {
-        let extension = self.extension(SUBJECT_KEY_ID).and_then(|der| OctetString::from_der(der).ok());
+        let extension = self
+            .extension(SUBJECT_KEY_ID)
+            .and_then(|der| OctetString::from_der(der).ok());
         extension.map_or_else(Vec::new, |id| id.as_bytes().to_vec())
     }
 
@@ -129,7 +146,8 @@ impl Parsed {
     }
 
     fn is_root(&self) -> bool {
-        self.authority_key().is_none_or(|authority| authority == self.subject_key())
+        self.authority_key()
+            .is_none_or(|authority| authority == self.subject_key())
     }
 }
 
@@ -161,12 +179,15 @@ pub(super) fn parse_all(limits: &mut Limits, text: &[u8]) -> Result<Vec<Parsed>,
 /// If it is not one chain.
 pub(super) fn chain(limits: &mut Limits, certificates: Vec<Parsed>) -> Result<Vec<Parsed>, Fault> {
     limits.step((certificates.len() * certificates.len()) as u64)?;
-    let ids: Vec<(Vec<u8>, Vec<u8>)> =
-        certificates.iter().map(|c| (c.authority_key().unwrap_or_default(), c.subject_key())).collect();
+    let ids: Vec<(Vec<u8>, Vec<u8>)> = certificates
+        .iter()
+        .map(|c| (c.authority_key().unwrap_or_default(), c.subject_key()))
+        .collect();
     let parents: Vec<Option<usize>> = (0..ids.len())
         .map(|own| {
             let authority = ids.get(own).map(|(authority, _)| authority);
-            (0..ids.len()).find(|other| *other != own && ids.get(*other).map(|(_, subject)| subject) == authority)
+            (0..ids.len())
+                .find(|other| *other != own && ids.get(*other).map(|(_, subject)| subject) == authority)
         })
         .collect();
     let mut leaves = (0..ids.len()).filter(|own| !parents.contains(&Some(*own)));
@@ -188,11 +209,22 @@ fn filter_chain(limits: &mut Limits, args: &[Value]) -> Answer {
     let certificates = parse_all(limits, text(args, 1))?;
     let ordered = chain(limits, certificates)?;
     let picked: Vec<u8> = match text(args, 0) {
-        b"leaf" => ordered.first().filter(|leaf| !leaf.is_root()).map(Parsed::pem).unwrap_or_default(),
-        b"intermediate" => {
-            ordered.iter().skip(1).take_while(|above| !above.is_root()).flat_map(Parsed::pem).collect()
-        }
-        b"root" => ordered.last().filter(|last| last.is_root()).map(Parsed::pem).unwrap_or_default(),
+        b"leaf" => ordered
+            .first()
+            .filter(|leaf| !leaf.is_root())
+            .map(Parsed::pem)
+            .unwrap_or_default(),
+        b"intermediate" => ordered
+            .iter()
+            .skip(1)
+            .take_while(|above| !above.is_root())
+            .flat_map(Parsed::pem)
+            .collect(),
+        b"root" => ordered
+            .last()
+            .filter(|last| last.is_root())
+            .map(Parsed::pem)
+            .unwrap_or_default(),
         _ => Vec::new(),
     };
     Ok(Value::text(picked))
@@ -202,13 +234,21 @@ fn filter_chain(limits: &mut Limits, args: &[Value]) -> Answer {
 fn cert_sans(limits: &mut Limits, args: &[Value]) -> Answer {
     let input = text(args, 0);
     limits.grow(input.len())?;
-    let (block, _) = pem::decode(pem::trim(input)).ok_or("failed to decode PEM block: the text holds no PEM block")?;
+    let (block, _) =
+        pem::decode(pem::trim(input)).ok_or("failed to decode PEM block: the text holds no PEM block")?;
     let certificate = Parsed::new(&block.der)?;
     let names = match certificate.extension(SUBJECT_ALT_NAME) {
-        Some(der) => Vec::<Any>::from_der(der).map_err(|_| "the certificate's alternative names cannot be read")?,
+        Some(der) => {
+            Vec::<Any>::from_der(der).map_err(|_| "the certificate's alternative names cannot be read")?
+        }
         None => Vec::new(),
     };
-    let of = |wanted: u32| names.iter().filter(move |name| tag_number(name) == Some(wanted)).map(Any::value);
+    let of = |wanted: u32| {
+        names
+            .iter()
+            .filter(move |name| tag_number(name) == Some(wanted))
+            .map(Any::value)
+    };
     let mut sans: Vec<Vec<u8>> = of(2).map(<[u8]>::to_vec).collect();
     for address in of(7) {
         let address = <[u8; 4]>::try_from(address)
@@ -255,7 +295,9 @@ impl Wanted {
             names.push(GeneralName::DnsName(name));
         }
         for address in texts(args.get(1))? {
-            let address: Option<IpAddr> = str::from_utf8(address).ok().and_then(|address| address.parse().ok());
+            let address: Option<IpAddr> = str::from_utf8(address)
+                .ok()
+                .and_then(|address| address.parse().ok());
             let address = address.ok_or("error parsing ip: an entry of the list is no IP address")?;
             names.push(general_address(address)?);
         }
@@ -275,7 +317,9 @@ fn texts(list: Option<&Value>) -> Result<Vec<&[u8]>, Fault> {
     };
     let text = |item| match item {
         &Value::Text(ref text) => Ok(text.as_ref()),
-        _ => Err(Fault::from("an entry of the list of addresses or DNS names is no text")),
+        _ => Err(Fault::from(
+            "an entry of the list of addresses or DNS names is no text",
+        )),
     };
     list.items.iter().map(text).collect()
 }
@@ -292,9 +336,15 @@ fn general_address(address: IpAddr) -> Result<GeneralName, Fault> {
 fn common_name(text: &[u8]) -> Result<Name, Fault> {
     let mut names = RdnSequence::default();
     if !text.is_empty() {
-        let printable = text.iter().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(byte));
+        let printable = text
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(byte));
         str::from_utf8(text).map_err(|_| "the common name is not UTF-8")?;
-        let tag = if printable { Tag::PrintableString } else { Tag::Utf8String };
+        let tag = if printable {
+            Tag::PrintableString
+        } else {
+            Tag::Utf8String
+        };
         let value = Any::new(tag, text).map_err(|_| NOT_MADE)?;
         let attribute = AttributeTypeAndValue {
             oid: COMMON_NAME,
@@ -350,7 +400,14 @@ fn self_signed(limits: &mut Limits, wanted: &Wanted, key: &Key) -> Answer {
 }
 
 fn signed(limits: &mut Limits, wanted: &Wanted, parent: &Parent, key: &Key) -> Answer {
-    make(limits, wanted, key, parent.subject.clone(), &parent.key_id, &parent.key)
+    make(
+        limits,
+        wanted,
+        key,
+        parent.subject.clone(),
+        &parent.key_id,
+        &parent.key,
+    )
 }
 
 /// A name, an issuer and extensions, as they are.
@@ -397,7 +454,8 @@ fn make(
         extensions: extensions(wanted, &public, issuer_key).map_err(|_| NOT_MADE)?,
     };
     let serial = SerialNumber::new(&rand::random::<[u8; 16]>()).map_err(|_| NOT_MADE)?;
-    let builder = CertificateBuilder::new(content, serial, validity(wanted.days)?, public).map_err(|_| NOT_MADE)?;
+    let builder =
+        CertificateBuilder::new(content, serial, validity(wanted.days)?, public).map_err(|_| NOT_MADE)?;
     let der = sign(builder, signer).ok_or(NOT_MADE)?;
     Ok(pair(&pem::encode(CERTIFICATE, &der), &key.to_pem()?))
 }
@@ -408,14 +466,22 @@ fn validity(days: i64) -> Result<Validity, Fault> {
     let end = days.checked_mul(DAY).and_then(|span| now.checked_add(span));
     let time = |unix: i64| {
         let since = std::time::Duration::from_secs(u64::try_from(unix).ok()?);
-        GeneralizedTime::from_unix_duration(since).ok().map(Time::GeneralTime)
+        GeneralizedTime::from_unix_duration(since)
+            .ok()
+            .map(Time::GeneralTime)
     };
-    let (from, to) = time(now).zip(end.and_then(time)).ok_or("the certificate would end before 1970 or after 9999")?;
+    let (from, to) = time(now)
+        .zip(end.and_then(time))
+        .ok_or("the certificate would end before 1970 or after 9999")?;
     Ok(Validity::new(from, to))
 }
 
 /// In the order in which Go writes them.
-fn extensions(wanted: &Wanted, public: &SubjectPublicKeyInfo<Any, BitString>, issuer_key: &[u8]) -> der::Result<Vec<Extension>> {
+fn extensions(
+    wanted: &Wanted,
+    public: &SubjectPublicKeyInfo<Any, BitString>,
+    issuer_key: &[u8],
+) -> der::Result<Vec<Extension>> {
     let mut all = Vec::new();
     let mut usage = KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment;
     if wanted.authority {

@@ -9,7 +9,9 @@ use crate::template::value::{IntKind, Value};
 /// The functions of this file.
 pub const TABLE: &[Func] = &[
     func_more("eq", &[Ty::Any], Ty::Any, |_, args| eq(args).map(Value::Bool)),
-    func("ne", &[Ty::Any, Ty::Any], |_, args| eq(args).map(|equal| Value::Bool(!equal))),
+    func("ne", &[Ty::Any, Ty::Any], |_, args| {
+        eq(args).map(|equal| Value::Bool(!equal))
+    }),
     func("lt", &[Ty::Any, Ty::Any], |_, args| less(args)),
     func("le", &[Ty::Any, Ty::Any], |_, args| less_or_equal(args)),
     // Go turns the two around, which tells for NaN.
@@ -71,7 +73,9 @@ fn equal(one: &Value, other: &Value) -> Result<bool, Fault> {
         (Value::Nil, Value::Nil) => true,
         (Value::Time(one), Value::Time(other)) => one.unix == other.unix && one.nanos == other.nanos,
         (Value::Version(one), Value::Version(other)) => Rc::ptr_eq(one, other),
-        (Value::Certificate(one), Value::Certificate(other)) => one.cert == other.cert && one.key == other.key,
+        (Value::Certificate(one), Value::Certificate(other)) => {
+            one.cert == other.cert && one.key == other.key
+        }
         (Value::Nil, Value::List(list)) | (Value::List(list), Value::Nil) => list.nil,
         (Value::Nil, _) | (_, Value::Nil) => false,
         (Value::List(one), Value::List(other)) if one.nil || other.nil => one.nil && other.nil,
@@ -102,7 +106,10 @@ fn less(args: &[Value]) -> Answer {
 fn less_or_equal(args: &[Value]) -> Answer {
     let (one, other) = two(args)?;
     let order = order(one, other)?;
-    Ok(Value::Bool(matches!(order, Some(Ordering::Less | Ordering::Equal))))
+    Ok(Value::Bool(matches!(
+        order,
+        Some(Ordering::Less | Ordering::Equal)
+    )))
 }
 
 fn two(args: &[Value]) -> Result<(&Value, &Value), Fault> {

@@ -20,23 +20,47 @@ use super::{Answer, Fault, Func, Ty, bytes, func, func_more, number};
 /// The functions of this file.
 pub const TABLE: &[Func] = &[
     func("adler32sum", &[Ty::Text], adler32),
-    func("bcrypt", &[Ty::Text], |limits, args| Ok(Value::text(bcrypt_hash(limits, at(args, 0))?))),
+    func("bcrypt", &[Ty::Text], |limits, args| {
+        Ok(Value::text(bcrypt_hash(limits, at(args, 0))?))
+    }),
     func("decryptAES", &[Ty::Text, Ty::Text], decrypt_aes),
-    func("derivePassword", &[Ty::Int, Ty::Text, Ty::Text, Ty::Text, Ty::Text], derive_password),
+    func(
+        "derivePassword",
+        &[Ty::Int, Ty::Text, Ty::Text, Ty::Text, Ty::Text],
+        derive_password,
+    ),
     func("encryptAES", &[Ty::Text, Ty::Text], encrypt_aes),
     func("genPrivateKey", &[Ty::Text], gen_private_key),
     func_more("htpasswd", &[Ty::Text, Ty::Text], Ty::Text, htpasswd),
-    func("randAlpha", &[Ty::Int], |limits, args| random(limits, args, |c| c.is_ascii_alphabetic())),
-    func("randAlphaNum", &[Ty::Int], |limits, args| random(limits, args, |c| c.is_ascii_alphanumeric())),
-    func("randAscii", &[Ty::Int], |limits, args| random(limits, args, |c| (b' '..=b'~').contains(&c))),
+    func("randAlpha", &[Ty::Int], |limits, args| {
+        random(limits, args, |c| c.is_ascii_alphabetic())
+    }),
+    func("randAlphaNum", &[Ty::Int], |limits, args| {
+        random(limits, args, |c| c.is_ascii_alphanumeric())
+    }),
+    func("randAscii", &[Ty::Int], |limits, args| {
+        random(limits, args, |c| (b' '..=b'~').contains(&c))
+    }),
     func("randBytes", &[Ty::Int], rand_bytes),
     func("randInt", &[Ty::Int, Ty::Int], rand_int),
-    func("randNumeric", &[Ty::Int], |limits, args| random(limits, args, |c| c.is_ascii_digit())),
-    func("rsaDecrypt", &[Ty::Text, Ty::Text, Ty::Text, Ty::Text], rsa_decrypt),
+    func("randNumeric", &[Ty::Int], |limits, args| {
+        random(limits, args, |c| c.is_ascii_digit())
+    }),
+    func(
+        "rsaDecrypt",
+        &[Ty::Text, Ty::Text, Ty::Text, Ty::Text],
+        rsa_decrypt,
+    ),
     func("sha1sum", &[Ty::Text], |_, args| Ok(hex::<Sha1>(at(args, 0)))),
     func("sha256sum", &[Ty::Text], |_, args| Ok(hex::<Sha256>(at(args, 0)))),
     func("sha512sum", &[Ty::Text], |_, args| Ok(hex::<Sha512>(at(args, 0)))),
-    func("uuidv4", &[], |_, _| Ok(Value::text(uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()))),
+    func("uuidv4", &[], |_, _| {
+        Ok(Value::text(
+            uuid::Builder::from_random_bytes(rand::random())
+                .into_uuid()
+                .to_string(),
+        ))
+    }),
 ];
 
 /// Go's `bcrypt.DefaultCost`.
@@ -105,7 +129,8 @@ fn encrypt_aes(limits: &mut Limits, args: &[Value]) -> Answer {
     }
     limits.grow(text.len().saturating_mul(2))?;
     let iv: [u8; 16] = rand::random();
-    let sealed = cbc::Encryptor::<Aes256>::new(&(*aes_key(at(args, 0))).into(), &iv.into()).encrypt_padded_vec::<Pkcs7>(text);
+    let sealed = cbc::Encryptor::<Aes256>::new(&(*aes_key(at(args, 0))).into(), &iv.into())
+        .encrypt_padded_vec::<Pkcs7>(text);
     Ok(Value::text(pem::base64_encode(&[&iv[..], &sealed].concat())))
 }
 
@@ -116,7 +141,9 @@ fn decrypt_aes(limits: &mut Limits, args: &[Value]) -> Answer {
     }
     limits.grow(text.len())?;
     let data = pem::base64_decode(text).ok_or("the encrypted text is no base64")?;
-    let (iv, sealed) = data.split_first_chunk::<16>().ok_or("the encrypted text is too short")?;
+    let (iv, sealed) = data
+        .split_first_chunk::<16>()
+        .ok_or("the encrypted text is too short")?;
     let mut plain = cbc::Decryptor::<Aes256>::new(&(*aes_key(at(args, 0))).into(), &(*iv).into())
         .decrypt_padded_vec::<NoPadding>(sealed)
         .map_err(|_| "the encrypted text is not a whole number of AES blocks")?;
@@ -134,13 +161,15 @@ fn random(limits: &mut Limits, args: &[Value], is: fn(u8) -> bool) -> Answer {
     limits.grow(count)?;
     let set: Vec<u8> = (0..128).filter(|c| is(*c)).collect();
     let mut random = rand::rng();
-    let text: Vec<u8> =
-        (0..count).filter_map(|_| set.get(random.random_range(0..set.len())).copied()).collect();
+    let text: Vec<u8> = (0..count)
+        .filter_map(|_| set.get(random.random_range(0..set.len())).copied())
+        .collect();
     Ok(Value::text(text))
 }
 
 fn rand_bytes(limits: &mut Limits, args: &[Value]) -> Answer {
-    let count = usize::try_from(args.first().map_or(0, number)).map_err(|_| "the number of bytes is negative")?;
+    let count =
+        usize::try_from(args.first().map_or(0, number)).map_err(|_| "the number of bytes is negative")?;
     limits.grow(count.saturating_mul(3))?;
     let mut data = vec![0; count];
     rand::rng().fill(data.as_mut_slice());
@@ -168,8 +197,13 @@ fn derive_password(limits: &mut Limits, args: &[Value]) -> Answer {
     let length = |text: &[u8]| u32::try_from(text.len()).unwrap_or_default().to_be_bytes();
     let params = scrypt::Params::new(15, 8, 2).map_err(|_| "scrypt does not take its parameters")?;
     let mut key = Zeroizing::new([0; 64]);
-    scrypt::scrypt(password, &[SEED, &length(user), user].concat(), &params, &mut *key)
-        .map_err(|_| "scrypt does not take its parameters")?;
+    scrypt::scrypt(
+        password,
+        &[SEED, &length(user), user].concat(),
+        &params,
+        &mut *key,
+    )
+    .map_err(|_| "scrypt does not take its parameters")?;
     let mut mac = Hmac::<Sha256>::new_from_slice(&*key).map_err(|_| "HMAC does not take its key")?;
     mac.update(&[SEED, &length(site), site, &counter.to_be_bytes()].concat());
     let seed = mac.finalize().into_bytes();
@@ -178,9 +212,16 @@ fn derive_password(limits: &mut Limits, args: &[Value]) -> Answer {
         random.checked_rem(of.len()).and_then(|i| of.get(i).copied())
     };
     let first = seed.first().copied().map_or(0, usize::from);
-    let template = first.checked_rem(templates.len()).and_then(|i| templates.get(i)).copied().unwrap_or_default();
-    let text: Vec<u8> =
-        template.bytes().enumerate().filter_map(|(i, class)| pick(password_characters(class), i + 1)).collect();
+    let template = first
+        .checked_rem(templates.len())
+        .and_then(|i| templates.get(i))
+        .copied()
+        .unwrap_or_default();
+    let text: Vec<u8> = template
+        .bytes()
+        .enumerate()
+        .filter_map(|(i, class)| pick(password_characters(class), i + 1))
+        .collect();
     Ok(Value::text(text))
 }
 
@@ -188,10 +229,27 @@ fn password_templates(kind: &[u8]) -> Option<&'static [&'static str]> {
     Some(match kind {
         b"maximum" => &["anoxxxxxxxxxxxxxxxxx", "axxxxxxxxxxxxxxxxxno"],
         b"long" => &[
-            "CvcvnoCvcvCvcv", "CvcvCvcvnoCvcv", "CvcvCvcvCvcvno", "CvccnoCvcvCvcv", "CvccCvcvnoCvcv", "CvccCvcvCvcvno",
-            "CvcvnoCvccCvcv", "CvcvCvccnoCvcv", "CvcvCvccCvcvno", "CvcvnoCvcvCvcc", "CvcvCvcvnoCvcc", "CvcvCvcvCvccno",
-            "CvccnoCvccCvcv", "CvccCvccnoCvcv", "CvccCvccCvcvno", "CvcvnoCvccCvcc", "CvcvCvccnoCvcc", "CvcvCvccCvccno",
-            "CvccnoCvcvCvcc", "CvccCvcvnoCvcc", "CvccCvcvCvccno",
+            "CvcvnoCvcvCvcv",
+            "CvcvCvcvnoCvcv",
+            "CvcvCvcvCvcvno",
+            "CvccnoCvcvCvcv",
+            "CvccCvcvnoCvcv",
+            "CvccCvcvCvcvno",
+            "CvcvnoCvccCvcv",
+            "CvcvCvccnoCvcv",
+            "CvcvCvccCvcvno",
+            "CvcvnoCvcvCvcc",
+            "CvcvCvcvnoCvcc",
+            "CvcvCvcvCvccno",
+            "CvccnoCvccCvcv",
+            "CvccCvccnoCvcv",
+            "CvccCvccCvcvno",
+            "CvcvnoCvccCvcc",
+            "CvcvCvccnoCvcc",
+            "CvcvCvccCvccno",
+            "CvccnoCvcvCvcc",
+            "CvccCvcvnoCvcc",
+            "CvccCvcvCvccno",
         ],
         b"medium" => &["CvcnoCvc", "CvcCvcno"],
         b"short" => &["Cvcn"],
@@ -227,7 +285,9 @@ fn gen_private_key(limits: &mut Limits, args: &[Value]) -> Answer {
     let key = match kind {
         b"" | b"rsa" => rsa_key(limits, 4096)?,
         b"ecdsa" => Key::P256(p256::SecretKey::generate_from_rng(&mut rand::rng())),
-        b"ed25519" => Key::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(&Zeroizing::new(rand::random())))),
+        b"ed25519" => Key::Ed25519(Box::new(ed25519_dalek::SigningKey::from_bytes(&Zeroizing::new(
+            rand::random(),
+        )))),
         b"dsa" => return Err("DSA keys are not served; expected rsa, ecdsa or ed25519".into()),
         _ => return Ok(Value::text([b"Unknown type ", kind].concat())),
     };

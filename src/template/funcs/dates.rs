@@ -10,21 +10,29 @@ use std::rc::Rc;
 /// The functions of this file.
 pub const TABLE: &[Func] = &[
     func("ago", &[Ty::Any], ago),
-    func("date", &[Ty::Text, Ty::Any], |limits, args| show(limits, bytes_at(args, 0), args.get(1), b"Local")),
+    func("date", &[Ty::Text, Ty::Any], |limits, args| {
+        show(limits, bytes_at(args, 0), args.get(1), b"Local")
+    }),
     func("dateInZone", &[Ty::Text, Ty::Any, Ty::Text], date_in_zone),
     func("dateModify", &[Ty::Text, Ty::Time], modify),
     func("date_in_zone", &[Ty::Text, Ty::Any, Ty::Text], date_in_zone),
     func("date_modify", &[Ty::Text, Ty::Time], modify),
     func("duration", &[Ty::Any], duration),
     func("durationRound", &[Ty::Any], duration_round),
-    func("htmlDate", &[Ty::Any], |limits, args| show(limits, HTML, args.first(), b"Local")),
-    func("htmlDateInZone", &[Ty::Any, Ty::Text], |limits, args| show(limits, HTML, args.first(), bytes_at(args, 1))),
+    func("htmlDate", &[Ty::Any], |limits, args| {
+        show(limits, HTML, args.first(), b"Local")
+    }),
+    func("htmlDateInZone", &[Ty::Any, Ty::Text], |limits, args| {
+        show(limits, HTML, args.first(), bytes_at(args, 1))
+    }),
     func("mustDateModify", &[Ty::Text, Ty::Time], must_modify),
     func("mustToDate", &[Ty::Text, Ty::Text], must_to_date),
     func("must_date_modify", &[Ty::Text, Ty::Time], must_modify),
     func("now", &[], |_, _| Ok(value(Time::now()))),
     func("toDate", &[Ty::Text, Ty::Text], to_date),
-    func("unixEpoch", &[Ty::Time], |_, args| Ok(Value::text(time_at(args, 0).unix.to_string()))),
+    func("unixEpoch", &[Ty::Time], |_, args| {
+        Ok(Value::text(time_at(args, 0).unix.to_string()))
+    }),
 ];
 
 const HTML: &[u8] = b"2006-01-02";
@@ -50,7 +58,9 @@ fn time_at(args: &[Value], index: usize) -> Time {
 fn moment(date: Option<&Value>) -> Time {
     match date {
         Some(Value::Time(time)) => time.as_ref().clone(),
-        Some(Value::Int(IntKind::Int | IntKind::Int64 | IntKind::Int32, seconds)) => Time::from_unix(*seconds),
+        Some(Value::Int(IntKind::Int | IntKind::Int64 | IntKind::Int32, seconds)) => {
+            Time::from_unix(*seconds)
+        }
         _ => Time::now(),
     }
 }
@@ -69,7 +79,9 @@ fn date_in_zone(limits: &mut Limits, args: &[Value]) -> Answer {
 
 fn modify(_: &mut Limits, args: &[Value]) -> Answer {
     let time = time_at(args, 1);
-    Ok(value(parse_duration(bytes_at(args, 0)).map_or_else(|| time.clone(), |by| time.plus(by))))
+    Ok(value(
+        parse_duration(bytes_at(args, 0)).map_or_else(|| time.clone(), |by| time.plus(by)),
+    ))
 }
 
 fn must_modify(_: &mut Limits, args: &[Value]) -> Answer {
@@ -78,11 +90,15 @@ fn must_modify(_: &mut Limits, args: &[Value]) -> Answer {
 }
 
 fn to_date(_: &mut Limits, args: &[Value]) -> Answer {
-    Ok(value(layout::parse(bytes_at(args, 0), bytes_at(args, 1)).unwrap_or_else(Time::zero)))
+    Ok(value(
+        layout::parse(bytes_at(args, 0), bytes_at(args, 1)).unwrap_or_else(Time::zero),
+    ))
 }
 
 fn must_to_date(_: &mut Limits, args: &[Value]) -> Answer {
-    layout::parse(bytes_at(args, 0), bytes_at(args, 1)).map(value).ok_or_else(|| "the text is no date of this layout".into())
+    layout::parse(bytes_at(args, 0), bytes_at(args, 1))
+        .map(value)
+        .ok_or_else(|| "the text is no date of this layout".into())
 }
 
 /// Rounded to whole seconds, away from zero at the half.
@@ -105,7 +121,8 @@ fn round(nanos: i64, to: i64) -> i64 {
     if over.abs() < to - over.abs() {
         return down;
     }
-    down.checked_add(if nanos < 0 { -to } else { to }).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
+    down.checked_add(if nanos < 0 { -to } else { to })
+        .unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// Go's `strconv.ParseInt`, whose result sprig takes even where it fails: the nearest number or 0.
@@ -113,11 +130,12 @@ fn whole(text: &[u8]) -> i64 {
     let Ok(text) = str::from_utf8(text) else {
         return 0;
     };
-    text.parse().unwrap_or_else(|error: std::num::ParseIntError| match error.kind() {
-        std::num::IntErrorKind::PosOverflow => i64::MAX,
-        std::num::IntErrorKind::NegOverflow => i64::MIN,
-        _ => 0,
-    })
+    text.parse()
+        .unwrap_or_else(|error: std::num::ParseIntError| match error.kind() {
+            std::num::IntErrorKind::PosOverflow => i64::MAX,
+            std::num::IntErrorKind::NegOverflow => i64::MIN,
+            _ => 0,
+        })
 }
 
 fn duration(_: &mut Limits, args: &[Value]) -> Answer {
@@ -131,8 +149,14 @@ fn duration(_: &mut Limits, args: &[Value]) -> Answer {
 }
 
 fn duration_round(_: &mut Limits, args: &[Value]) -> Answer {
-    const UNITS: [(u64, &str); 6] =
-        [(31_536_000, "y"), (2_592_000, "mo"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    const UNITS: [(u64, &str); 6] = [
+        (31_536_000, "y"),
+        (2_592_000, "mo"),
+        (86_400, "d"),
+        (3_600, "h"),
+        (60, "m"),
+        (1, "s"),
+    ];
     let nanos = match args.first() {
         Some(Value::Text(text)) => parse_duration(text).unwrap_or_default(),
         Some(Value::Int(IntKind::Int64, nanos)) => *nanos,
@@ -158,7 +182,10 @@ pub fn time_method(limits: &mut Limits, time: &Time, name: &str, args: &[Value])
     let civil = time.civil();
     Some(match (name, args) {
         ("Year", []) => Ok(Value::int(civil.year)),
-        ("Month", []) => Ok(named(&MONTHS, usize::try_from(civil.month - 1).unwrap_or_default())),
+        ("Month", []) => Ok(named(
+            &MONTHS,
+            usize::try_from(civil.month - 1).unwrap_or_default(),
+        )),
         ("Weekday", []) => Ok(named(&WEEKDAYS, civil.weekday())),
         ("Day", []) => Ok(Value::int(civil.day)),
         ("YearDay", []) => Ok(Value::int(civil.year_day())),
@@ -174,12 +201,17 @@ pub fn time_method(limits: &mut Limits, time: &Time, name: &str, args: &[Value])
         ("UTC" | "Local", []) => Ok(value(time.in_zone(Zone::Utc))),
         ("Location", []) => Ok(Value::text(time.zone.name())),
         ("String", []) => Ok(Value::text(layout::text(time))),
-        ("Format", [Value::Text(layout)]) => {
-            limits.grow(layout.len().saturating_mul(6)).map(|()| Value::text(layout::format(time, layout)))
-        }
-        ("AddDate", [Value::Int(IntKind::Int, y), Value::Int(IntKind::Int, m), Value::Int(IntKind::Int, d)]) => {
-            Ok(value(time.add_date(*y, *m, *d)))
-        }
+        ("Format", [Value::Text(layout)]) => limits
+            .grow(layout.len().saturating_mul(6))
+            .map(|()| Value::text(layout::format(time, layout))),
+        (
+            "AddDate",
+            [
+                Value::Int(IntKind::Int, y),
+                Value::Int(IntKind::Int, m),
+                Value::Int(IntKind::Int, d),
+            ],
+        ) => Ok(value(time.add_date(*y, *m, *d))),
         ("Add", [Value::Duration(by)]) => Ok(value(time.plus(*by))),
         ("Sub", [Value::Time(other)]) => Ok(Value::Duration(time.since(other))),
         ("After", [Value::Time(other)]) => Ok(Value::Bool(order(time) > order(other))),
@@ -187,11 +219,13 @@ pub fn time_method(limits: &mut Limits, time: &Time, name: &str, args: &[Value])
         ("Equal", [Value::Time(other)]) => Ok(Value::Bool(order(time) == order(other))),
         ("Compare", [Value::Time(other)]) => Ok(Value::int(order(time).cmp(&order(other)) as i64)),
         (
-            "Year" | "Month" | "Weekday" | "Day" | "YearDay" | "Hour" | "Minute" | "Second" | "Nanosecond" | "Unix"
-            | "UnixMilli" | "UnixMicro" | "UnixNano" | "IsZero" | "UTC" | "Local" | "Location" | "String" | "Format"
-            | "AddDate" | "Add" | "Sub" | "After" | "Before" | "Equal" | "Compare",
+            "Year" | "Month" | "Weekday" | "Day" | "YearDay" | "Hour" | "Minute" | "Second" | "Nanosecond"
+            | "Unix" | "UnixMilli" | "UnixMicro" | "UnixNano" | "IsZero" | "UTC" | "Local" | "Location"
+            | "String" | "Format" | "AddDate" | "Add" | "Sub" | "After" | "Before" | "Equal" | "Compare",
             _,
-        ) => Err(Fault::from(format!("wrong number or types of arguments for {name}"))),
+        ) => Err(Fault::from(format!(
+            "wrong number or types of arguments for {name}"
+        ))),
         _ => return None,
     })
 }
@@ -206,5 +240,7 @@ fn named(names: &'static [&'static str], index: usize) -> Value {
 
 /// Go's products and sums wrap around.
 fn scaled(time: &Time, per_second: i64) -> i64 {
-    time.unix.wrapping_mul(per_second).wrapping_add(i64::from(time.nanos) / (SECOND / per_second))
+    time.unix
+        .wrapping_mul(per_second)
+        .wrapping_add(i64::from(time.nanos) / (SECOND / per_second))
 }

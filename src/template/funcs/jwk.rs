@@ -45,7 +45,9 @@ impl Jwk {
 
     /// A member in base64url. The standard alphabet and padding are taken, too.
     fn number(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let text = self.text(name).ok_or_else(|| Fault::from(format!("the JWK has no member {name}")))?;
+        let text = self
+            .text(name)
+            .ok_or_else(|| Fault::from(format!("the JWK has no member {name}")))?;
         let text: Zeroizing<String> = Zeroizing::new(
             text.trim_end_matches('=')
                 .chars()
@@ -65,7 +67,10 @@ impl Jwk {
     /// A number with exactly so many bytes.
     fn padded(&self, name: &str, size: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let number = self.number(name)?;
-        let digits = number.iter().position(|byte| *byte != 0).map_or(&[][..], |at| number.get(at..).unwrap_or_default());
+        let digits = number
+            .iter()
+            .position(|byte| *byte != 0)
+            .map_or(&[][..], |at| number.get(at..).unwrap_or_default());
         let zeros = size
             .checked_sub(digits.len())
             .ok_or_else(|| Fault::from(format!("the JWK's member {name} is too long")))?;
@@ -85,7 +90,8 @@ impl Jwk {
             return Err(format!("the JWK's member {name} has more than {} bits", MODULUS * 8).into());
         }
         let bits = u32::try_from(number.len() * 8).unwrap_or_default();
-        BoxedUint::from_be_slice(&number, bits).map_err(|_| format!("the JWK's member {name} is no number").into())
+        BoxedUint::from_be_slice(&number, bits)
+            .map_err(|_| format!("the JWK's member {name} is no number").into())
     }
 
     fn rsa_public(&self) -> Result<PublicKey, Fault> {
@@ -106,9 +112,24 @@ impl Jwk {
     fn ec_private(&self) -> Result<Key, Fault> {
         const BAD: &str = "the JWK's member d is no private key of its curve";
         let (key, size) = match self.text("crv") {
-            Some("P-256") => (p256::SecretKey::from_slice(&self.padded("d", 32)?).map(Key::P256).map_err(|_| BAD), 32),
-            Some("P-384") => (p384::SecretKey::from_slice(&self.padded("d", 48)?).map(Key::P384).map_err(|_| BAD), 48),
-            Some("P-521") => (p521::SecretKey::from_slice(&self.padded("d", 66)?).map(Key::P521).map_err(|_| BAD), 66),
+            Some("P-256") => (
+                p256::SecretKey::from_slice(&self.padded("d", 32)?)
+                    .map(Key::P256)
+                    .map_err(|_| BAD),
+                32,
+            ),
+            Some("P-384") => (
+                p384::SecretKey::from_slice(&self.padded("d", 48)?)
+                    .map(Key::P384)
+                    .map_err(|_| BAD),
+                48,
+            ),
+            Some("P-521") => (
+                p521::SecretKey::from_slice(&self.padded("d", 66)?)
+                    .map(Key::P521)
+                    .map_err(|_| BAD),
+                66,
+            ),
             _ => return Err("expected crv P-256, P-384 or P-521 of the EC JWK".into()),
         };
         let key = key?;
@@ -121,9 +142,15 @@ impl Jwk {
 
     fn ec_public(&self) -> Result<Vec<u8>, Fault> {
         let document = match self.text("crv") {
-            Some("P-256") => p256::PublicKey::from_sec1_bytes(&self.point(32)?).ok().map(|key| key.to_public_key_der()),
-            Some("P-384") => p384::PublicKey::from_sec1_bytes(&self.point(48)?).ok().map(|key| key.to_public_key_der()),
-            Some("P-521") => p521::PublicKey::from_sec1_bytes(&self.point(66)?).ok().map(|key| key.to_public_key_der()),
+            Some("P-256") => p256::PublicKey::from_sec1_bytes(&self.point(32)?)
+                .ok()
+                .map(|key| key.to_public_key_der()),
+            Some("P-384") => p384::PublicKey::from_sec1_bytes(&self.point(48)?)
+                .ok()
+                .map(|key| key.to_public_key_der()),
+            Some("P-521") => p521::PublicKey::from_sec1_bytes(&self.point(66)?)
+                .ok()
+                .map(|key| key.to_public_key_der()),
             _ => return Err("expected crv P-256, P-384 or P-521 of the EC JWK".into()),
         };
         document
@@ -152,7 +179,9 @@ impl Jwk {
 
     /// The prefix is the algorithm; the key itself need not be checked.
     fn okp_public(&self) -> Result<Vec<u8>, Fault> {
-        const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        const PREFIX: [u8; 12] = [
+            0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+        ];
         Ok([&PREFIX[..], &*self.ed25519("x")?].concat())
     }
 }
@@ -169,7 +198,10 @@ fn private_pem(limits: &mut Limits, args: &[Value]) -> Answer {
         Some("OKP") => jwk.okp_private(),
         _ => Err("expected kty RSA, EC or OKP of the JWK".into()),
     }?;
-    Ok(Value::text(pem::encode(pem::PRIVATE_KEY, key.to_pkcs8()?.as_bytes())))
+    Ok(Value::text(pem::encode(
+        pem::PRIVATE_KEY,
+        key.to_pkcs8()?.as_bytes(),
+    )))
 }
 
 fn public_pem(limits: &mut Limits, args: &[Value]) -> Answer {

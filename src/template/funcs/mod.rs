@@ -1,31 +1,31 @@
 //! The functions that templates may call: ESO's, none of which reaches the environment, a file, the network
 //! or another object.
 
-pub mod dates;
-pub mod semver;
-pub mod pem;
-pub mod crypto;
-pub mod jwk;
-pub mod certs;
-mod p12;
-pub mod pkcs12;
 mod args;
+pub mod builtin;
+pub mod certs;
+pub mod compare;
 pub mod convert;
+pub mod crypto;
+pub mod dates;
 pub mod defaults;
 pub mod dicts;
 pub mod encoding;
 pub mod json;
 mod json_read;
+pub mod jwk;
 pub mod lists;
 pub mod math;
 mod merge;
 pub mod numbers;
+mod p12;
+pub mod pem;
+pub mod pkcs12;
 pub mod reflection;
 pub mod regexes;
+pub mod semver;
 pub mod strings;
 pub mod urls;
-pub mod builtin;
-pub mod compare;
 pub mod words;
 pub mod yaml;
 
@@ -162,8 +162,13 @@ pub(super) const fn func_more(
 /// The function of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Func> {
-    static ALL: LazyLock<HashMap<&'static str, &'static Func>> =
-        LazyLock::new(|| TABLES.iter().flat_map(|table| table.iter()).map(|f| (f.name, f)).collect());
+    static ALL: LazyLock<HashMap<&'static str, &'static Func>> = LazyLock::new(|| {
+        TABLES
+            .iter()
+            .flat_map(|table| table.iter())
+            .map(|f| (f.name, f))
+            .collect()
+    });
     ALL.get(name).copied()
 }
 

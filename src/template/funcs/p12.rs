@@ -70,7 +70,11 @@ impl Password {
         if text.chars().any(|c| u32::from(c) > 0xffff) {
             return Err("the password has characters that UCS-2 has not".into());
         }
-        let wide = text.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect();
+        let wide = text
+            .encode_utf16()
+            .chain([0])
+            .flat_map(u16::to_be_bytes)
+            .collect();
         Ok(Self {
             text,
             wide: Zeroizing::new(wide),
@@ -84,7 +88,10 @@ fn bad<E>(_: E) -> Fault {
 
 /// Derives keys only after their cost has been paid: a step for each iteration and block.
 fn pay(limits: &mut Limits, iterations: i32, blocks: u64) -> Result<(), Fault> {
-    let iterations = u64::try_from(iterations).ok().filter(|count| *count > 0).ok_or(BAD)?;
+    let iterations = u64::try_from(iterations)
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or(BAD)?;
     limits.step(iterations.saturating_mul(blocks))
 }
 
@@ -129,7 +136,11 @@ pub(super) fn open(limits: &mut Limits, data: &[u8], password: &[u8]) -> Result<
     Ok(store)
 }
 
-fn contents(limits: &mut Limits, safe: &ContentInfo, password: &Password) -> Result<Zeroizing<Vec<u8>>, Fault> {
+fn contents(
+    limits: &mut Limits,
+    safe: &ContentInfo,
+    password: &Password,
+) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let der = safe.content.to_der().map_err(bad)?;
     if safe.content_type == DATA {
         let plain = OctetString::from_der(&der).map_err(bad)?;
@@ -147,20 +158,31 @@ impl Store {
     fn take(&mut self, limits: &mut Limits, bag: &SafeBag, password: &Password) -> Result<(), Fault> {
         match bag.bag_id {
             pkcs12::PKCS_12_CERT_BAG_OID => {
-                let bag = ContextSpecific::<CertBag>::from_der(&bag.bag_value).map_err(bad)?.value;
+                let bag = ContextSpecific::<CertBag>::from_der(&bag.bag_value)
+                    .map_err(bad)?
+                    .value;
                 if bag.cert_id != X509 {
                     return Err("a certificate of the store is not an X.509 certificate".into());
                 }
                 self.certificates.push(bag.cert_value.as_bytes().to_vec());
             }
             pkcs12::PKCS_12_KEY_BAG_OID => {
-                let key = ContextSpecific::<Any>::from_der(&bag.bag_value).map_err(bad)?.value;
+                let key = ContextSpecific::<Any>::from_der(&bag.bag_value)
+                    .map_err(bad)?
+                    .value;
                 self.add_key(Zeroizing::new(key.to_der().map_err(bad)?))?;
             }
             pkcs12::PKCS_12_PKCS8_KEY_BAG_OID => {
                 self.one_key()?;
-                let key = ContextSpecific::<EncryptedPrivateKeyInfo>::from_der(&bag.bag_value).map_err(bad)?.value;
-                let key = decrypt(limits, &key.encryption_algorithm, key.encrypted_data.as_bytes(), password)?;
+                let key = ContextSpecific::<EncryptedPrivateKeyInfo>::from_der(&bag.bag_value)
+                    .map_err(bad)?
+                    .value;
+                let key = decrypt(
+                    limits,
+                    &key.encryption_algorithm,
+                    key.encrypted_data.as_bytes(),
+                    password,
+                )?;
                 self.add_key(key)?;
             }
             _ => {}
@@ -193,8 +215,18 @@ fn verify(limits: &mut Limits, mac: &MacData, password: &[u8], data: &[u8]) -> R
     }
 }
 
-fn mac_key<D: Digest + FixedOutputReset + BlockSizeUser>(salt: &[u8], iterations: i32, password: &[u8]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(derive_key::<D>(password, salt, Pkcs12KeyType::Mac, iterations, <D as Digest>::output_size()))
+fn mac_key<D: Digest + FixedOutputReset + BlockSizeUser>(
+    salt: &[u8],
+    iterations: i32,
+    password: &[u8],
+) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(derive_key::<D>(
+        password,
+        salt,
+        Pkcs12KeyType::Mac,
+        iterations,
+        <D as Digest>::output_size(),
+    ))
 }
 
 fn verify_with<D>(mac: &MacData, password: &[u8], data: &[u8]) -> bool
@@ -217,8 +249,9 @@ fn decrypt(
 ) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let params = algorithm.parameters.as_ref().ok_or(BAD)?.to_der().map_err(bad)?;
     let plain = if algorithm.oid == PBES2 {
-        let params = pbes2::Parameters::from_der(&params)
-            .map_err(|_| "the store is encrypted with a scheme that is not served; AES in CBC mode with PBKDF2 is")?;
+        let params = pbes2::Parameters::from_der(&params).map_err(
+            |_| "the store is encrypted with a scheme that is not served; AES in CBC mode with PBKDF2 is",
+        )?;
         let pbes2::Kdf::Pbkdf2(kdf) = &params.kdf else {
             return Err("the store's key is derived with scrypt, which is not served; PBKDF2 is".into());
         };
@@ -232,8 +265,12 @@ fn decrypt(
             pkcs12::PKCS_12_PBE_WITH_SHAAND3_KEY_TRIPLE_DES_CBC => {
                 decrypt_with::<des::TdesEde3>(&params, 24, data, password)
             }
-            pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => decrypt_with::<rc2::Rc2>(&params, 16, data, password),
-            pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => decrypt_with::<rc2::Rc2>(&params, 5, data, password),
+            pkcs12::PKCS_12_PBE_WITH_SHAAND128_BIT_RC2_CBC => {
+                decrypt_with::<rc2::Rc2>(&params, 16, data, password)
+            }
+            pkcs12::PKCS_12_PBEWITH_SHAAND40_BIT_RC2_CBC => {
+                decrypt_with::<rc2::Rc2>(&params, 5, data, password)
+            }
             _ => return Err("the store is encrypted with a scheme that is not served".into()),
         }
     };
@@ -247,10 +284,22 @@ fn decrypt_with<C: KeyInit + BlockCipherDecrypt>(
     password: &Password,
 ) -> Option<Vec<u8>> {
     let derive = |kind, size| {
-        Zeroizing::new(derive_key::<Sha1>(&password.wide, params.salt.as_bytes(), kind, params.iterations, size))
+        Zeroizing::new(derive_key::<Sha1>(
+            &password.wide,
+            params.salt.as_bytes(),
+            kind,
+            params.iterations,
+            size,
+        ))
     };
-    let (key, iv) = (derive(Pkcs12KeyType::EncryptionKey, size), derive(Pkcs12KeyType::Iv, 8));
-    cbc::Decryptor::<C>::new_from_slices(&key, &iv).ok()?.decrypt_padded_vec::<Pkcs7>(data).ok()
+    let (key, iv) = (
+        derive(Pkcs12KeyType::EncryptionKey, size),
+        derive(Pkcs12KeyType::Iv, 8),
+    );
+    cbc::Decryptor::<C>::new_from_slices(&key, &iv)
+        .ok()?
+        .decrypt_padded_vec::<Pkcs7>(data)
+        .ok()
 }
 
 /// A certificate that is to be written.
@@ -277,9 +326,15 @@ fn certificate_bag(entry: &Entry<'_>, key_id: Option<Attribute>) -> der::Result<
         attributes.insert(id)?;
     }
     if let Some(name) = &entry.trusted {
-        let name: String = name.chars().map(|c| if u32::from(c) > 0xffff { '\u{fffd}' } else { c }).collect();
+        let name: String = name
+            .chars()
+            .map(|c| if u32::from(c) > 0xffff { '\u{fffd}' } else { c })
+            .collect();
         attributes.insert(attribute(TRUSTED, Any::encode_from(&ANY_USAGE)?)?)?;
-        attributes.insert(attribute(FRIENDLY_NAME, Any::encode_from(&BmpString::from_utf8(&name)?)?)?)?;
+        attributes.insert(attribute(
+            FRIENDLY_NAME,
+            Any::encode_from(&BmpString::from_utf8(&name)?)?,
+        )?)?;
     }
     let bag = CertBag {
         cert_id: X509,
@@ -294,7 +349,8 @@ fn certificate_bag(entry: &Entry<'_>, key_id: Option<Attribute>) -> der::Result<
 
 fn encrypt(plain: &[u8], password: &Password) -> Option<(AlgorithmIdentifierOwned, OctetString)> {
     let salt: [u8; 16] = rand::random();
-    let params = pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(ITERATIONS, &salt, rand::random()).ok()?;
+    let params =
+        pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(ITERATIONS, &salt, rand::random()).ok()?;
     let sealed = params.encrypt(password.text.as_bytes(), plain).ok()?;
     let algorithm = AlgorithmIdentifierOwned {
         oid: PBES2,
@@ -373,7 +429,12 @@ pub(super) fn write(
     password: &[u8],
 ) -> Result<Vec<u8>, Fault> {
     limits.step(u64::from(ITERATIONS) * 5)?;
-    limits.grow(certificates.iter().map(|entry| entry.der.len().saturating_mul(4)).sum())?;
+    limits.grow(
+        certificates
+            .iter()
+            .map(|entry| entry.der.len().saturating_mul(4))
+            .sum(),
+    )?;
     let password = Password::new(password)?;
     assemble(key, certificates, &password).ok_or_else(|| NOT_WRITTEN.into())
 }

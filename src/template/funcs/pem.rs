@@ -54,8 +54,12 @@ pub(super) struct Block {
 
 /// Go's `base64.StdEncoding.DecodeString`.
 pub(super) fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let text: Zeroizing<Vec<u8>> =
-        Zeroizing::new(text.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect());
+    let text: Zeroizing<Vec<u8>> = Zeroizing::new(
+        text.iter()
+            .copied()
+            .filter(|byte| !matches!(byte, b'\r' | b'\n'))
+            .collect(),
+    );
     STANDARD.decode(&*text).ok()
 }
 
@@ -97,7 +101,8 @@ pub(super) fn decode(data: &[u8]) -> Option<(Block, &[u8])> {
         let trailer = end + END.len();
         let before = data.get(at..end)?;
         // The last BEGIN before this END counts; it has to begin a line.
-        let Some(begin) = find_last(before, BEGIN).filter(|begin| begin.checked_sub(1).is_none_or(|i| before.get(i) == Some(&b'\n')))
+        let Some(begin) = find_last(before, BEGIN)
+            .filter(|begin| begin.checked_sub(1).is_none_or(|i| before.get(i) == Some(&b'\n')))
         else {
             at = trailer;
             continue;
@@ -135,13 +140,19 @@ fn block(data: &[u8], start: usize, end: usize) -> Option<Option<Block>> {
     if next > trailer {
         return None;
     }
-    let tail = from(data, trailer).strip_prefix(label).and_then(|tail| tail.strip_prefix(DASHES));
+    let tail = from(data, trailer)
+        .strip_prefix(label)
+        .and_then(|tail| tail.strip_prefix(DASHES));
     if (!headers.is_empty() && next > end) || tail.is_none_or(|tail| !line(tail).0.is_empty()) {
         return Some(None);
     }
     let body = data.get(next..end).unwrap_or_default();
-    let body: Zeroizing<Vec<u8>> =
-        Zeroizing::new(body.iter().copied().filter(|byte| !matches!(byte, b' ' | b'\t')).collect());
+    let body: Zeroizing<Vec<u8>> = Zeroizing::new(
+        body.iter()
+            .copied()
+            .filter(|byte| !matches!(byte, b' ' | b'\t'))
+            .collect(),
+    );
     Some(base64_decode(&body).map(|der| Block {
         label: label.to_vec(),
         headers,
@@ -163,7 +174,10 @@ pub(super) fn write(out: &mut Vec<u8>, label: &[u8], headers: &BTreeMap<Vec<u8>,
     const FIRST: &[u8] = b"Proc-Type";
     out.extend([BEGIN, label, DASHES, b"\n"].concat());
     let first = headers.get_key_value(FIRST);
-    for (key, value) in first.into_iter().chain(headers.iter().filter(|(key, _)| *key != FIRST)) {
+    for (key, value) in first
+        .into_iter()
+        .chain(headers.iter().filter(|(key, _)| *key != FIRST))
+    {
         out.extend([key, &b": "[..], value, b"\n"].concat());
     }
     if !headers.is_empty() {
@@ -226,7 +240,9 @@ pub(super) enum Key {
 impl Key {
     /// From PKCS#1.
     pub(super) fn pkcs1(der: &[u8]) -> Option<Self> {
-        PrivateKey::from_pkcs1_der(der).ok().map(|key| Self::Rsa(Box::new(key)))
+        PrivateKey::from_pkcs1_der(der)
+            .ok()
+            .map(|key| Self::Rsa(Box::new(key)))
     }
 
     /// From PKCS#8.
@@ -256,14 +272,18 @@ impl Key {
 
     /// Whatever it is.
     pub(super) fn any(der: &[u8]) -> Option<Self> {
-        Self::pkcs1(der).or_else(|| Self::pkcs8(der)).or_else(|| Self::sec1(der))
+        Self::pkcs1(der)
+            .or_else(|| Self::pkcs8(der))
+            .or_else(|| Self::sec1(der))
     }
 
     /// As sprig reads it: the label says what it is.
     pub(super) fn labelled(text: &[u8]) -> Result<Self, Fault> {
         let (block, _) = decode(text).ok_or("the private key is no PEM")?;
         match block.label.as_slice() {
-            b"PRIVATE KEY" => Self::pkcs8(&block.der).ok_or("the private key is no PKCS#8 key of a known kind"),
+            b"PRIVATE KEY" => {
+                Self::pkcs8(&block.der).ok_or("the private key is no PKCS#8 key of a known kind")
+            }
             b"RSA PRIVATE KEY" => Self::pkcs1(&block.der).ok_or("the RSA private key is no valid PKCS#1 key"),
             b"EC PRIVATE KEY" => Self::sec1(&block.der).ok_or("the EC private key is no valid SEC 1 key"),
             b"DSA PRIVATE KEY" => Err("DSA keys are not served"),

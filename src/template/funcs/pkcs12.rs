@@ -9,22 +9,42 @@ use super::{Answer, Fault, Func, Ty, bytes, func};
 
 /// The functions of this file.
 pub const TABLE: &[Func] = &[
-    func("fullPemToPkcs12", &[Ty::Text, Ty::Text], |limits, args| full(limits, text(args, 0), text(args, 1), b"")),
-    func("fullPemToPkcs12Pass", &[Ty::Text, Ty::Text, Ty::Text], |limits, args| {
-        full(limits, text(args, 0), text(args, 1), text(args, 2))
+    func("fullPemToPkcs12", &[Ty::Text, Ty::Text], |limits, args| {
+        full(limits, text(args, 0), text(args, 1), b"")
     }),
-    func("pemToPkcs12", &[Ty::Text, Ty::Text], |limits, args| single(limits, text(args, 0), text(args, 1), b"")),
-    func("pemToPkcs12Pass", &[Ty::Text, Ty::Text, Ty::Text], |limits, args| {
-        single(limits, text(args, 0), text(args, 1), text(args, 2))
+    func(
+        "fullPemToPkcs12Pass",
+        &[Ty::Text, Ty::Text, Ty::Text],
+        |limits, args| full(limits, text(args, 0), text(args, 1), text(args, 2)),
+    ),
+    func("pemToPkcs12", &[Ty::Text, Ty::Text], |limits, args| {
+        single(limits, text(args, 0), text(args, 1), b"")
     }),
-    func("pemTruststoreToPKCS12", &[Ty::Text], |limits, args| trust_store(limits, text(args, 0), b"")),
-    func("pemTruststoreToPKCS12Pass", &[Ty::Text, Ty::Text], |limits, args| {
-        trust_store(limits, text(args, 0), text(args, 1))
+    func(
+        "pemToPkcs12Pass",
+        &[Ty::Text, Ty::Text, Ty::Text],
+        |limits, args| single(limits, text(args, 0), text(args, 1), text(args, 2)),
+    ),
+    func("pemTruststoreToPKCS12", &[Ty::Text], |limits, args| {
+        trust_store(limits, text(args, 0), b"")
     }),
-    func("pkcs12cert", &[Ty::Text], |limits, args| certificates(limits, b"", text(args, 0))),
-    func("pkcs12certPass", &[Ty::Text, Ty::Text], |limits, args| certificates(limits, text(args, 0), text(args, 1))),
-    func("pkcs12key", &[Ty::Text], |limits, args| key(limits, b"", text(args, 0))),
-    func("pkcs12keyPass", &[Ty::Text, Ty::Text], |limits, args| key(limits, text(args, 0), text(args, 1))),
+    func(
+        "pemTruststoreToPKCS12Pass",
+        &[Ty::Text, Ty::Text],
+        |limits, args| trust_store(limits, text(args, 0), text(args, 1)),
+    ),
+    func("pkcs12cert", &[Ty::Text], |limits, args| {
+        certificates(limits, b"", text(args, 0))
+    }),
+    func("pkcs12certPass", &[Ty::Text, Ty::Text], |limits, args| {
+        certificates(limits, text(args, 0), text(args, 1))
+    }),
+    func("pkcs12key", &[Ty::Text], |limits, args| {
+        key(limits, b"", text(args, 0))
+    }),
+    func("pkcs12keyPass", &[Ty::Text, Ty::Text], |limits, args| {
+        key(limits, text(args, 0), text(args, 1))
+    }),
 ];
 
 fn text(args: &[Value], index: usize) -> &[u8] {
@@ -34,12 +54,16 @@ fn text(args: &[Value], index: usize) -> &[u8] {
 /// A store with a key and at least one certificate, of which all can be read.
 fn open(limits: &mut Limits, password: &[u8], data: &[u8]) -> Result<(Key, Vec<Parsed>), Fault> {
     let Store { key, certificates } = p12::open(limits, data, password)?;
-    let certificates: Vec<Parsed> = certificates.iter().map(|der| Parsed::new(der)).collect::<Result<_, _>>()?;
+    let certificates: Vec<Parsed> = certificates
+        .iter()
+        .map(|der| Parsed::new(der))
+        .collect::<Result<_, _>>()?;
     if certificates.is_empty() {
         return Err("the store has no certificate".into());
     }
     let key = key.ok_or("the store has no private key")?;
-    let key = Key::pkcs8(&key).ok_or("the store's private key is of no known kind; RSA, P-256, P-384, P-521 and Ed25519 are")?;
+    let key = Key::pkcs8(&key)
+        .ok_or("the store's private key is of no known kind; RSA, P-256, P-384, P-521 and Ed25519 are")?;
     Ok((key, certificates))
 }
 
@@ -51,8 +75,11 @@ fn key(limits: &mut Limits, password: &[u8], data: &[u8]) -> Answer {
 
 /// In the order of the chain if it is one, else in the store's.
 fn certificates(limits: &mut Limits, password: &[u8], data: &[u8]) -> Answer {
-    let (_, certificates) = open(limits, password, data)
-        .map_err(|Fault(reason)| Fault::from(format!("unable to decode pkcs12 certificate with password: {reason}")))?;
+    let (_, certificates) = open(limits, password, data).map_err(|Fault(reason)| {
+        Fault::from(format!(
+            "unable to decode pkcs12 certificate with password: {reason}"
+        ))
+    })?;
     let unordered: Vec<u8> = certificates.iter().flat_map(Parsed::pem).collect();
     limits.grow(unordered.len())?;
     let ordered = chain(limits, certificates).map(|ordered| ordered.iter().flat_map(Parsed::pem).collect());
@@ -71,8 +98,12 @@ fn all(limits: &mut Limits, mut text: &[u8]) -> Result<Vec<Parsed>, Fault> {
     let mut certificates = Vec::new();
     while !text.trim_ascii().is_empty() {
         limits.step(1)?;
-        let (certificate, rest) = first(text)
-            .map_err(|Fault(reason)| Fault::from(format!("certificate {} of the text: {reason}", certificates.len() + 1)))?;
+        let (certificate, rest) = first(text).map_err(|Fault(reason)| {
+            Fault::from(format!(
+                "certificate {} of the text: {reason}",
+                certificates.len() + 1
+            ))
+        })?;
         certificates.push(certificate);
         text = rest;
     }

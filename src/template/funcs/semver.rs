@@ -13,7 +13,10 @@ use super::{Answer, Fault, Func, Ty, func, utf8};
 /// The functions of this file.
 pub const TABLE: &[Func] = &[
     func("semver", &[Ty::Text], |_, args| {
-        let version = args.first().and_then(|text| parse(&utf8(text))).ok_or(NO_VERSION)?;
+        let version = args
+            .first()
+            .and_then(|text| parse(&utf8(text)))
+            .ok_or(NO_VERSION)?;
         Ok(Value::Version(Rc::new(version)))
     }),
     func("semverCompare", &[Ty::Text, Ty::Text], compare_with),
@@ -23,7 +26,8 @@ const NO_VERSION: &str = "the text is no version such as 1.2.3-rc.1";
 const NO_CONSTRAINT: &str = "the text is no constraint such as >=1.2.0 <2 || ~3.1";
 
 /// What follows the numbers of a version: a prerelease and metadata.
-const TAIL: &str = r"(?<pre>-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?<meta>\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?";
+const TAIL: &str =
+    r"(?<pre>-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?<meta>\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?";
 /// The same without names, for the places where it stands twice.
 const WILD: &str = concat!(
     r"v?[0-9xX*]+(?:\.[0-9xX*]+)?(?:\.[0-9xX*]+)?",
@@ -35,8 +39,12 @@ const BLANKS: &str = r"[\t\n\f\r ]*";
 
 static VERSION: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(&format!(r"^v?([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?{TAIL}$")).ok());
-static RANGE: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(&format!(r"{BLANKS}({WILD})[\t\n\f\r ]+-[\t\n\f\r ]+({WILD}){BLANKS}")).ok());
+static RANGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(&format!(
+        r"{BLANKS}({WILD})[\t\n\f\r ]+-[\t\n\f\r ]+({WILD}){BLANKS}"
+    ))
+    .ok()
+});
 static ALL_OF: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let one = format!("{OPERATOR}{BLANKS}{WILD}{BLANKS}");
     Regex::new(&format!(r"^{BLANKS}{one}(?:(?:[\t\n\f\r ]+|,{BLANKS}){one})*$")).ok()
@@ -49,8 +57,16 @@ static ONE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// Reads a version; numbers that are missing are 0, and may begin with zeros.
 fn parse(text: &str) -> Option<Version> {
     let found = VERSION.as_ref()?.captures(text)?;
-    let number = |index| found.get(index).map_or(Some(0), |digits| digits.as_str().parse().ok());
-    let tail = |name| found.name(name).map_or("", |part| part.as_str().get(1..).unwrap_or_default());
+    let number = |index| {
+        found
+            .get(index)
+            .map_or(Some(0), |digits| digits.as_str().parse().ok())
+    };
+    let tail = |name| {
+        found
+            .name(name)
+            .map_or("", |part| part.as_str().get(1..).unwrap_or_default())
+    };
     let prerelease = valid_prerelease(tail("pre"))?;
     Some(Version {
         numbers: [number(1)?, number(2)?, number(3)?],
@@ -252,7 +268,10 @@ fn satisfies(constraint: &str, version: &Version) -> Result<bool, Fault> {
         if !all_of.is_match(group) {
             return Err(NO_CONSTRAINT.into());
         }
-        let parts: Option<Vec<Constraint>> = one.captures_iter(group).map(|found| Constraint::parse(&found)).collect();
+        let parts: Option<Vec<Constraint>> = one
+            .captures_iter(group)
+            .map(|found| Constraint::parse(&found))
+            .collect();
         let parts = parts.ok_or(NO_CONSTRAINT)?;
         let prereleases = parts.iter().any(|part| !part.version.prerelease.is_empty());
         satisfied |= parts.iter().all(|part| part.holds(version, prereleases));
@@ -286,7 +305,12 @@ fn compare_with(limits: &mut Limits, args: &[Value]) -> Answer {
 pub fn version_method(version: &Version, name: &str, args: &[Value]) -> Option<Answer> {
     let [major, minor, patch] = version.numbers;
     // A `uint64` keeps its bits in an `i64`.
-    let number = |number: u64| Ok(Value::Int(super::super::value::IntKind::Uint64, number.cast_signed()));
+    let number = |number: u64| {
+        Ok(Value::Int(
+            super::super::value::IntKind::Uint64,
+            number.cast_signed(),
+        ))
+    };
     let order = |other: &Version| compare(version, other);
     Some(match (name, args) {
         ("Major", []) => number(major),
@@ -302,8 +326,12 @@ pub fn version_method(version: &Version, name: &str, args: &[Value]) -> Option<A
             let step = u64::from(version.prerelease.is_empty());
             Ok(changed(version, [major, minor, patch.wrapping_add(step)], "", ""))
         }
-        ("SetPrerelease", [Value::Text(pre)]) => set(version, &format!("0.0.0-{}", String::from_utf8_lossy(pre)), pre),
-        ("SetMetadata", [Value::Text(meta)]) => set(version, &format!("0.0.0+{}", String::from_utf8_lossy(meta)), meta),
+        ("SetPrerelease", [Value::Text(pre)]) => {
+            set(version, &format!("0.0.0-{}", String::from_utf8_lossy(pre)), pre)
+        }
+        ("SetMetadata", [Value::Text(meta)]) => {
+            set(version, &format!("0.0.0+{}", String::from_utf8_lossy(meta)), meta)
+        }
         ("Compare", [Value::Version(other)]) => Ok(Value::int(order(other) as i64)),
         ("Equal", [Value::Version(other)]) => Ok(Value::Bool(order(other).is_eq())),
         ("LessThan", [Value::Version(other)]) => Ok(Value::Bool(order(other).is_lt())),
@@ -311,11 +339,13 @@ pub fn version_method(version: &Version, name: &str, args: &[Value]) -> Option<A
         ("GreaterThan", [Value::Version(other)]) => Ok(Value::Bool(order(other).is_gt())),
         ("GreaterThanEqual", [Value::Version(other)]) => Ok(Value::Bool(order(other).is_ge())),
         (
-            "Major" | "Minor" | "Patch" | "Prerelease" | "Metadata" | "Original" | "String" | "IncMajor" | "IncMinor"
-            | "IncPatch" | "SetPrerelease" | "SetMetadata" | "Compare" | "Equal" | "LessThan" | "LessThanEqual"
-            | "GreaterThan" | "GreaterThanEqual",
+            "Major" | "Minor" | "Patch" | "Prerelease" | "Metadata" | "Original" | "String" | "IncMajor"
+            | "IncMinor" | "IncPatch" | "SetPrerelease" | "SetMetadata" | "Compare" | "Equal" | "LessThan"
+            | "LessThanEqual" | "GreaterThan" | "GreaterThanEqual",
             _,
-        ) => Err(Fault::from(format!("wrong number or types of arguments for {name}"))),
+        ) => Err(Fault::from(format!(
+            "wrong number or types of arguments for {name}"
+        ))),
         _ => return None,
     })
 }
