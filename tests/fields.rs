@@ -597,7 +597,8 @@ fn every_field_of_the_schema_is_served_or_refused_by_name() {
             Nothing(base, changed, _) => result(base).is_ok() && result(base) == result(changed),
         };
         if !held {
-            wrong.push(field.as_str());
+            let why = if let Nothing(_, _, why) = effect { why } else { "" };
+            wrong.push(format!("{field} {why}"));
         }
     }
     assert!(

@@ -132,6 +132,7 @@ fn a_name_is_matched_anywhere_in_the_path_and_the_path_begins_with_find_path() {
     assert_eq!(mount.names("", &by_name("eep")), ["path/deep/3"]);
     assert_eq!(mount.names("path", &by_name("^path/1")), ["path/1"]);
     assert_eq!(mount.names("path", &by_name("^1")), [""; 0]);
+    assert_eq!(mount.names("/path", &by_name("^/path/1")), ["/path/1"]);
     assert_eq!(
         mount.names("path", &by_name("")),
         ["path/1", "path/2", "path/deep/3"]

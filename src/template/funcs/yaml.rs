@@ -412,7 +412,7 @@ pub fn string_map(text: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
             Data::Bool(is) => is.to_string().into_bytes(),
             Data::Int(number) => number.to_string().into_bytes(),
             Data::Uint(number) => number.to_string().into_bytes(),
-            Data::Float(number) => go_float(number, true).into_bytes(),
+            Data::Float(number) => go_float(number, false).into_bytes(),
             Data::Text(text) => lossy(&text),
             Data::List(_) | Data::Map(_) => {
                 return Err(Fault::from(
