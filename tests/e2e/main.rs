@@ -4,6 +4,7 @@
 
 mod api;
 mod availability;
+mod examples;
 mod fetch;
 mod install;
 mod main_job;
