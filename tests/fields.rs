@@ -16,6 +16,7 @@ use keyferry::sync::assemble::{Answer, Assembled, assemble};
 use keyferry::sync::plan::{Plan, What, plan};
 use keyferry::sync::shape::{Shape, Shaped, SourceKind, SourceRef, Sources};
 use keyferry::target::hash::DataHasher;
+use keyferry::target::manifest::{Action as ManifestAction, Content, plan as plan_manifest};
 use keyferry::target::plan::{Wanted, plan as plan_target};
 use keyferry::template::Delims;
 use keyferry::vault::json::Json;
@@ -103,6 +104,10 @@ fn merge(merge: Value) -> Value {
 fn window(kind: &str, schedule: &str, duration: &str) -> Value {
     let window = json!({"schedule": schedule, "duration": duration});
     with("syncWindows", json!({"kind": kind, "windows": [window]}))
+}
+
+fn manifest(version: &str, kind: &str) -> Value {
+    target(json!({"manifest": {"apiVersion": version, "kind": kind}}))
 }
 
 fn generator(kind: &str, name: &str) -> Value {
@@ -343,17 +348,11 @@ fn rest() -> Vec<(String, Effect)> {
         ),
         (
             "spec.target.manifest.apiVersion",
-            Refused(
-                target(json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}})),
-                "spec.target.manifest",
-            ),
+            Differs(manifest("v1", "ConfigMap"), manifest("example.com/v1", "ConfigMap")),
         ),
         (
             "spec.target.manifest.kind",
-            Refused(
-                target(json!({"manifest": {"apiVersion": "v1", "kind": "ConfigMap"}})),
-                "spec.target.manifest",
-            ),
+            Differs(manifest("v1", "ConfigMap"), manifest("v1", "Pod")),
         ),
     ];
     all.map(|(field, effect)| (field.to_owned(), effect)).into()
@@ -569,6 +568,19 @@ fn result(spec: &Value) -> Result<String, String> {
         "metadata": {"name": object.target_name(), "namespace": "db"}, "data": {"theirs": "MQ=="},
     }))
     .unwrap();
+    if let Some(manifest) = object.spec.manifest() {
+        let content = Content {
+            assembled: &assembled,
+            data: &assembled.data,
+            labels: &BTreeMap::new(),
+            annotations: &BTreeMap::new(),
+            paths: &[],
+        };
+        let planned = plan_manifest(&object, manifest, None, &content).map_err(|error| error.to_string())?;
+        if let ManifestAction::Create(made) = planned.action {
+            text += &format!("{made:?}");
+        }
+    }
     for existing in [None, Some(&existing)] {
         let planned = plan_target(&object, existing, wanted, &DataHasher::new(b"k"));
         text += &planned.map_or_else(|error| error.to_string(), |planned| format!("{planned:?}"));
