@@ -187,7 +187,7 @@ impl<'t> Exec<'t> {
 
     fn range(&mut self, dot: &Dot, range: &'t Range) -> Result<(), Stop> {
         let mark = self.variables.len();
-        self.enter(range.span)?;
+        self.enter(span_of(&range.pipe))?;
         let value = self.pipe(dot, &range.pipe)?;
         let run = match value {
             Value::Int(kind, end) => self.count(range, end, |number| Value::Int(kind, number))?,
@@ -221,7 +221,7 @@ impl<'t> Exec<'t> {
             other => {
                 let kind = other.type_name();
                 return Ok(self.fail(
-                    range.span,
+                    span_of(&range.pipe),
                     format!("range can't iterate over a value of type {kind}"),
                 )?);
             }
@@ -238,7 +238,7 @@ impl<'t> Exec<'t> {
     fn count(&mut self, range: &'t Range, end: i64, value: impl Fn(i64) -> Value) -> Result<bool, Stop> {
         if range.pipe.variables.len() > 1 {
             return Ok(self.fail(
-                range.span,
+                span_of(&range.pipe),
                 "can't use an integer to iterate over more than one variable",
             )?);
         }
@@ -253,7 +253,7 @@ impl<'t> Exec<'t> {
     /// One round of a range; whether another one may follow.
     fn iterate(&mut self, range: &'t Range, index: Value, item: Value) -> Result<bool, Stop> {
         let step = self.limits.step(1);
-        self.check(range.span, step)?;
+        self.check(span_of(&range.pipe), step)?;
         match range.pipe.variables.as_slice() {
             [] => {}
             [name] => self.set_range(range, *name, 1, &item)?,
@@ -278,7 +278,7 @@ impl<'t> Exec<'t> {
     fn set_range(&mut self, range: &'t Range, name: Name, from_top: usize, value: &Value) -> Outcome<()> {
         let value = Some(value.clone());
         if range.pipe.assigns {
-            return self.assign(range.span, name, value);
+            return self.assign(span_of(&range.pipe), name, value);
         }
         let place = self.variables.len().checked_sub(from_top);
         if let Some(variable) = place.and_then(|place| self.variables.get_mut(place)) {

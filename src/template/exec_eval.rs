@@ -86,7 +86,8 @@ impl<'t> Exec<'t> {
         let first = &command.first;
         if !first.fields.is_empty() {
             let receiver = self.receiver(dot, first)?;
-            return self.chain(dot, first, receiver, &command.args, piped);
+            let found = self.chain(dot, first, receiver, &command.args, piped)?;
+            return Ok(found.unwrap_or(Value::Nil));
         }
         if let Term::Func(func) = first.term {
             return self.call(dot, command.span, func, &command.args, piped);
@@ -139,7 +140,7 @@ impl<'t> Exec<'t> {
         }
     }
 
-    /// Fields of fields; the last one, if it is a method, gets the arguments.
+    /// Fields of fields; the last one, if it is a method, gets the arguments. Nothing if the last one is absent.
     fn chain(
         &mut self,
         dot: &Dot,
@@ -147,7 +148,7 @@ impl<'t> Exec<'t> {
         receiver: Dot,
         args: &'t [Operand],
         piped: Option<Value>,
-    ) -> Outcome<Value> {
+    ) -> Outcome<Option<Value>> {
         let mut receiver = receiver;
         let mut absent = matches!(receiver, Some(Value::Nil));
         let last = operand.fields.len().saturating_sub(1);
@@ -159,19 +160,18 @@ impl<'t> Exec<'t> {
             };
             if let Some(value) = receiver.take_if(|value| methods::has_methods(value)) {
                 receiver = Some(self.method(dot, operand.span, &value, name, args, piped)?);
+                absent = false;
                 continue;
             }
-            match self.field(operand.span, &receiver, name, absent)? {
-                Some(_) if !args.is_empty() || piped.is_some() => {
-                    return self.fail(operand.span, format!("{name} is not a method but has arguments"));
-                }
-                found => {
-                    absent = found.is_none();
-                    receiver = Some(found.unwrap_or(Value::Nil));
-                }
+            let has_args = !args.is_empty() || piped.is_some();
+            if has_args && !(absent && matches!(receiver, Some(Value::Nil))) {
+                return self.fail(operand.span, format!("{name} is not a method but has arguments"));
             }
+            let found = self.field(operand.span, &receiver, name, absent)?;
+            absent = found.is_none();
+            receiver = Some(found.unwrap_or(Value::Nil));
         }
-        Ok(receiver.unwrap_or(Value::Nil))
+        Ok(receiver.filter(|_| !absent))
     }
 
     fn method(
@@ -305,8 +305,9 @@ impl<'t> Exec<'t> {
     fn arg(&mut self, dot: &Dot, operand: &'t Operand, ty: Ty) -> Outcome<Value> {
         if !operand.fields.is_empty() {
             let receiver = self.receiver(dot, operand)?;
-            let value = self.chain(dot, operand, receiver, &[], None)?;
-            return self.fit(operand.span, value, ty, false);
+            let found = self.chain(dot, operand, receiver, &[], None)?;
+            let absent = found.is_none();
+            return self.fit(operand.span, found.unwrap_or(Value::Nil), ty, absent);
         }
         let constant = match (&operand.term, ty) {
             (Term::Bool(is), Ty::Any | Ty::Bool) => Some(Value::Bool(*is)),
@@ -326,12 +327,20 @@ impl<'t> Exec<'t> {
             Some(value) => Ok(value),
             None => {
                 let found = shorten(self.template.source(operand.span));
-                self.fail(operand.span, format!("expected {}; found {found}", ty.name()))
+                let message = match ty {
+                    Ty::Bool => format!("expected bool; found {found}"),
+                    Ty::Int | Ty::Int64 => format!("expected integer; found {found}"),
+                    Ty::Float => format!("expected float; found {found}"),
+                    Ty::Text => format!("expected string; found {found}"),
+                    _ => format!("can't handle {found} for arg of type {}", ty.name()),
+                };
+                self.fail(operand.span, message)
             }
         }
     }
 
-    /// Checks a value against the type of a parameter. A nil that comes from no field becomes a nil map or list.
+    /// Checks a value against the type of a parameter. A nil may be a nil map or list, unless it is
+    /// the value of a field.
     fn fit(&self, span: Span, value: Value, ty: Ty, zero: bool) -> Outcome<Value> {
         if ty.takes(&value) {
             return Ok(value);

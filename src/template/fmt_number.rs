@@ -4,6 +4,7 @@ use super::fmt::Printer;
 use super::fmt_quote::{is_printable, quote_rune};
 use super::fmt_value::bad_verb;
 use super::funcs::Fault;
+use super::funcs::numbers::shortest;
 use super::value::Value;
 
 type Outcome = Result<(), Fault>;
@@ -215,7 +216,10 @@ pub(super) fn format_float(number: f64, format: char, precision: Option<usize>) 
     match format {
         'f' => match precision {
             Some(precision) => fixed(number, precision),
-            None => format!("{number}"),
+            None => {
+                let (digits, exponent) = shortest(number);
+                plain(&digits, exponent + 1)
+            }
         },
         'e' => scientific(number, precision),
         'E' => scientific(number, precision).to_uppercase(),
@@ -239,13 +243,11 @@ fn fixed(number: f64, precision: usize) -> String {
 
 /// Digits without the point, and the exponent of the first one.
 fn decompose(number: f64, digits: Option<usize>) -> (String, i32) {
-    let made = match digits {
-        Some(digits) => {
-            let exact = digits.saturating_sub(1).min(MOST_DIGITS);
-            format!("{number:.exact$e}")
-        }
-        None => format!("{number:e}"),
+    let Some(digits) = digits else {
+        return shortest(number);
     };
+    let exact = digits.saturating_sub(1).min(MOST_DIGITS);
+    let made = format!("{number:.exact$e}");
     let (mantissa, exponent) = made.split_once('e').unwrap_or((&made, "0"));
     (mantissa.replace('.', ""), exponent.parse().unwrap_or(0))
 }

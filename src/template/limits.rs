@@ -13,7 +13,7 @@ const OUTPUT: usize = 2 << 20;
 /// Controls and parentheses in one another, in the text of a template.
 pub const DEPTH: usize = 64;
 /// Bodies, templates and parentheses in one another, while a template is carried out.
-pub const CALLS: usize = 200;
+pub const CALLS: usize = 500;
 /// How long it may take.
 const TIME: Duration = Duration::from_secs(5);
 

@@ -129,9 +129,18 @@ impl<'t> Parser<'t> {
         let word = self.word(token);
         let found = match token.kind {
             Kind::Eof | Kind::Error => "EOF".into(),
-            Kind::Right => format!("{word:?}"),
-            Kind::Text => "text".into(),
-            _ => format!("<{}>", shorten(word)),
+            Kind::Block
+            | Kind::Break
+            | Kind::Continue
+            | Kind::Define
+            | Kind::Else
+            | Kind::End
+            | Kind::If
+            | Kind::Nil
+            | Kind::Range
+            | Kind::Template
+            | Kind::With => format!("<{word}>"),
+            _ => format!("{:?}", shorten(word)),
         };
         self.fail(token, format!("unexpected {found} in {context}"))
     }
@@ -322,7 +331,6 @@ impl<'t> Parser<'t> {
         self.variables.truncate(scope);
         self.depth -= 1;
         Ok(Node::Range(Box::new(Range {
-            span: self.span(token),
             pipe,
             body,
             otherwise,
@@ -332,9 +340,10 @@ impl<'t> Parser<'t> {
     fn block(&mut self, token: Token) -> Outcome<Node> {
         let name = self.template_name("block clause")?;
         let pipe = self.pipe("block clause", Kind::Right)?;
+        let span = self.span(token);
         self.template(&name, "block clause")?;
         Ok(Node::Template(Box::new(Invocation {
-            span: self.span(token),
+            span,
             name: name.into(),
             pipe: Some(pipe),
         })))

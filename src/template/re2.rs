@@ -276,16 +276,20 @@ impl<'a> Hay<'a> {
     }
 }
 
+/// The first group of this name that took part. What the translation put before a name ends with a dot.
 fn by_name<'a>(regex: &Regex, captures: &Captures<'a>, name: &[u8]) -> Option<regex::bytes::Match<'a>> {
     let same = |known: &str| {
         known
-            .strip_prefix(translate::DIGIT_FIRST)
-            .unwrap_or(known)
-            .as_bytes()
-            == name
+            .rsplit('.')
+            .next()
+            .is_some_and(|known| known.as_bytes() == name)
     };
-    let index = regex.capture_names().position(|known| known.is_some_and(same))?;
-    captures.get(index)
+    let mut names = regex.capture_names().enumerate();
+    names.find_map(|(index, known)| {
+        known
+            .filter(|known| same(known))
+            .and_then(|_| captures.get(index))
+    })
 }
 
 /// The name after a `$`, and what follows it.

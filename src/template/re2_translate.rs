@@ -10,9 +10,6 @@ const POSIX: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
     "upper", "word", "xdigit",
 ];
-/// Comes before the name of a group that begins with a digit, which the crate does not take. No name of Go's
-/// has a dot.
-pub(super) const DIGIT_FIRST: &str = "_.";
 /// Go's largest count of a repetition.
 const REPEAT: u32 = 1000;
 
@@ -22,6 +19,7 @@ pub(super) fn pattern(pattern: &str) -> Result<String, Error> {
         chars: pattern.chars().collect(),
         at: 0,
         out: String::with_capacity(pattern.len().saturating_mul(2)),
+        names: Vec::new(),
     };
     let mut repeated = false;
     while let Some(c) = translator.peek() {
@@ -34,6 +32,8 @@ struct Translator {
     chars: Vec<char>,
     at: usize,
     out: String,
+    /// The names of groups so far.
+    names: Vec<String>,
 }
 
 impl Translator {
@@ -152,11 +152,13 @@ impl Translator {
                 return self.wrong("invalid name of a group");
             }
             self.out.push_str("(?P<");
-            if name.starts_with(|c: char| c.is_ascii_digit()) {
-                self.out.push_str(DIGIT_FIRST);
+            // The crate takes no name twice and none that begins with a digit. No name of Go's has a dot.
+            if self.names.contains(&name) || name.starts_with(|c: char| c.is_ascii_digit()) {
+                self.out.push_str(&format!("_{}.", self.names.len()));
             }
             self.out.push_str(&name);
             self.skip(name.len());
+            self.names.push(name);
             if self.next() != Some('>') {
                 return self.wrong("invalid name of a group");
             }

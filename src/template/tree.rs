@@ -38,7 +38,6 @@ pub(super) struct Branches {
 }
 
 pub(super) struct Range {
-    pub span: Span,
     pub pipe: Pipe,
     pub body: Vec<Node>,
     pub otherwise: Vec<Node>,

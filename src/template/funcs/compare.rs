@@ -84,9 +84,18 @@ fn equal(one: &Value, other: &Value) -> Result<bool, Fault> {
         }
         _ => match (integer(one), integer(other)) {
             (Some(one), Some(other)) => one == other,
-            _ => return Err("incompatible types for comparison".into()),
+            _ => return Err(incompatible(one, other)),
         },
     })
+}
+
+fn incompatible(one: &Value, other: &Value) -> Fault {
+    format!(
+        "incompatible types for comparison: {} and {}",
+        one.type_name(),
+        other.type_name()
+    )
+    .into()
 }
 
 /// An integer of any type.
@@ -128,7 +137,7 @@ fn order(one: &Value, other: &Value) -> Result<Option<Ordering>, Fault> {
         _ => match (integer(one), integer(other)) {
             (Some(one), Some(other)) => Ok(Some(one.cmp(&other))),
             _ if first == second => Err("invalid type for comparison".into()),
-            _ => Err("incompatible types for comparison".into()),
+            _ => Err(incompatible(one, other)),
         },
     }
 }

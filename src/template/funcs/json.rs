@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::words::runes;
 use super::{Answer, Fault, Func, Ty, args, func, json_read, semver};
+use crate::template::fmt_number::format_float;
 use crate::template::layout;
 use crate::template::limits::Limits;
 use crate::template::value::{Elem, IntKind, List, NESTING, Text, Value};
@@ -235,15 +236,13 @@ impl Writer<'_> {
 /// The shortest digits, with an exponent for very small and large numbers.
 fn float(number: f64) -> String {
     let size = number.abs();
-    if size != 0.0 && !(1e-6..1e21).contains(&size) {
-        let text = format!("{number:e}");
-        return if text.contains("e-") {
-            text
-        } else {
-            text.replace('e', "e+")
-        };
-    }
-    number.to_string()
+    let sign = if number.is_sign_negative() { "-" } else { "" };
+    let digits = if size == 0.0 || (1e-6..1e21).contains(&size) {
+        format_float(size, 'f', None)
+    } else {
+        format_float(size, 'e', None).replace("e-0", "e-")
+    };
+    format!("{sign}{digits}")
 }
 
 /// Gives nil for what is no JSON, and leaves out numbers that are too large.

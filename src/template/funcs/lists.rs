@@ -286,16 +286,18 @@ fn seq(limits: &mut Limits, args: &[Value]) -> Answer {
 
 fn sort_alpha(limits: &mut Limits, args: &[Value]) -> Answer {
     let value = args::value(args, 0);
-    if !matches!(value, Value::List(_)) {
+    let Value::List(list) = value else {
         return Ok(Value::texts([convert::text(limits, value)?]));
-    }
+    };
     let mut texts = text_list(limits, value)?;
     limits.step(texts.len() as u64)?;
     texts.sort_unstable();
-    Ok(Value::slice(
-        Elem::Str,
-        texts.into_iter().map(Value::Text).collect(),
-    ))
+    Ok(Value::List(Rc::new(List {
+        elem: Elem::Str,
+        items: texts.into_iter().map(Value::Text).collect(),
+        // Go sorts a `[]string` as it is.
+        nil: list.nil && list.elem == Elem::Str,
+    })))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use num_bigint::BigInt;
 
-use super::numbers::{to_float, to_int};
+use super::numbers::{shortest, to_float, to_int};
 use super::{Answer, Fault, Func, Ty, args, func, func_more};
 use crate::template::limits::Limits;
 use crate::template::value::Value;
@@ -175,16 +175,14 @@ fn to_decimal(number: f64) -> Result<Decimal, Fault> {
     if !number.is_finite() {
         return Err("a number is not finite".into());
     }
-    let text = format!("{number:e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let number = format!("{whole}{fraction}")
+    let (digits, exponent) = shortest(number);
+    let size = digits
         .parse::<i64>()
         .map_err(|_| Fault::from("a number is too long"))?;
-    let exponent: i64 = exponent.parse().unwrap_or(0);
+    let places = i64::try_from(digits.len()).unwrap_or(0).saturating_sub(1);
     Ok(Decimal {
-        number: BigInt::from(number),
-        power: exponent.saturating_sub(i64::try_from(fraction.len()).unwrap_or(0)),
+        number: BigInt::from(if number < 0.0 { size.saturating_neg() } else { size }),
+        power: i64::from(exponent).saturating_sub(places),
     })
 }
 

@@ -164,6 +164,25 @@ pub fn float_to_int(number: f64) -> i64 {
     }
 }
 
+/// The fewest digits that tell a number from all others, and the exponent of the first one. The sign is left
+/// out. Of two that are equally near the even one is taken, as Go does; the standard library takes the larger.
+#[must_use]
+pub fn shortest(number: f64) -> (String, i32) {
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format(number.abs());
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_start_matches('0');
+    if digits.is_empty() {
+        return ("0".into(), 0);
+    }
+    let zeros = all.len().saturating_sub(digits.len());
+    let before = i32::try_from(whole.len()).unwrap_or(0) - i32::try_from(zeros).unwrap_or(0) - 1;
+    let exponent = exponent.parse::<i32>().unwrap_or(0).saturating_add(before);
+    (digits.trim_end_matches('0').to_owned(), exponent)
+}
+
 /// Leaves out the fraction of a decimal number, as `cast` does.
 fn without_fraction(text: &[u8]) -> &[u8] {
     let Some(point) = text.iter().position(|byte| *byte == b'.') else {
@@ -261,7 +280,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_two_shortest_texts_the_even_one_is_taken() {
+        assert_eq!(
+            shortest(196_267_985_912_769.125),
+            ("19626798591276912".into(), 14)
+        );
+        assert_eq!(shortest(-0.0), ("0".into(), 0));
+        assert_eq!(shortest(1200.0), ("12".into(), 3));
+        assert_eq!(shortest(0.00012), ("12".into(), -4));
+        assert_eq!(shortest(5e-324), ("5".into(), -324));
+    }
+
     proptest! {
+        #[test]
+        fn the_shortest_digits_are_read_back(number in any::<f64>().prop_filter("finite", |n| n.is_finite())) {
+            let (digits, exponent) = shortest(number);
+            let power = exponent + 1 - i32::try_from(digits.len()).unwrap();
+            prop_assert_eq!(format!("{digits}e{power}").parse::<f64>().unwrap(), number.abs());
+        }
+
         #[test]
         fn no_text_makes_the_readers_panic(text in prop::collection::vec(any::<u8>(), 0..40), base in 0_u32..=36) {
             let base = if base == 1 { 10 } else { base };

@@ -203,10 +203,10 @@ mod tests {
 
     #[test]
     fn a_large_pattern_is_compiled_but_not_kept() {
-        let pattern = [Value::text(r"\pL{200}"), Value::text("é".repeat(200))];
+        let pattern = [Value::text(r"\pL{50}"), Value::text("é".repeat(50))];
         let found = find(&mut Limits::default(), &pattern).unwrap();
-        assert_eq!(super::super::bytes(&found).len(), 400);
-        assert!(COMPILED.with_borrow(|all| all.iter().all(|(pattern, _)| pattern != br"\pL{200}")));
+        assert_eq!(super::super::bytes(&found).len(), 100);
+        assert!(COMPILED.with_borrow(|all| all.iter().all(|(pattern, _)| pattern != br"\pL{50}")));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::numbers::parse_float;
 use super::words::runes;
 use super::{Answer, Fault, Func, Ty, bytes, func, key, semver};
 use crate::template::fmt_number::format_float;
@@ -67,7 +68,7 @@ pub(super) fn resolve(text: &str) -> Scalar {
 
 fn resolve_number(text: &str) -> Scalar {
     if text.starts_with('.') {
-        return float(text).map_or(Scalar::Text, Scalar::Float);
+        return parse_float(text.as_bytes()).map_or(Scalar::Text, Scalar::Float);
     }
     if !text.starts_with(|c: char| matches!(c, '+' | '-' | '0'..='9')) {
         return Scalar::Text;
@@ -161,7 +162,17 @@ pub(super) fn go_float(number: f64, short: bool) -> String {
     } else {
         number
     };
-    format_float(number, 'g', None)
+    let sign = if number.is_sign_negative() && !number.is_nan() {
+        "-"
+    } else {
+        ""
+    };
+    let text = format_float(number.abs(), 'g', None);
+    if sign.is_empty() {
+        text
+    } else {
+        format!("-{}", text.trim_start_matches('+'))
+    }
 }
 
 /// Gives an empty text where Go's encoders fail.
@@ -231,6 +242,10 @@ fn to_json(limits: &mut Limits, value: &Value, depth: usize) -> Result<Option<Da
         Value::Map(map) => {
             let mut made = BTreeMap::new();
             for (key, value) in map.items.borrow().iter() {
+                // A key cannot have a line break.
+                if memchr::memmem::find(key, "\u{85}".as_bytes()).is_some() {
+                    return Ok(None);
+                }
                 let key = json_text(limits, key)?;
                 let value = to_json(limits, value, depth.saturating_add(1))?;
                 let (Some(Data::Text(key)), Some(value)) = (key, value) else {
@@ -251,6 +266,9 @@ fn unsigned(kind: IntKind, number: i64) -> Data {
 }
 
 fn json_list(limits: &mut Limits, list: &List, depth: usize) -> Result<Option<Data>, Fault> {
+    if list.nil {
+        return Ok(Some(Data::Null));
+    }
     if list.elem == Elem::Byte {
         let raw: Vec<u8> = list
             .items
@@ -279,7 +297,8 @@ fn json_float(number: f64) -> Option<Data> {
         return None;
     }
     if number.fract() == 0.0 && number.abs() < 1e21 {
-        match resolve_number(&number.to_string()) {
+        let sign = if number < 0.0 { "-" } else { "" };
+        match resolve_number(&format!("{sign}{}", format_float(number.abs(), 'f', None))) {
             Scalar::Int(number) => return Some(Data::Int(number)),
             Scalar::Uint(number) => return Some(Data::Uint(number)),
             _ => {}

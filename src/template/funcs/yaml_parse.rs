@@ -131,7 +131,9 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
         let (node, anchor, opens) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let bare = tag.as_deref().is_some_and(|tag| full(Some(tag)).is_none());
-                let plain = style == ScalarStyle::Plain || bare;
+                // Nothing after such a tag is an empty text.
+                let plain =
+                    style == ScalarStyle::Plain && !(bare && text.is_empty()) || bare && !text.is_empty();
                 (
                     Node::Scalar(text.into_owned(), full(tag.as_deref()), plain),
                     anchor,
@@ -168,10 +170,12 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
 
 /// Whether a tab comes before a node where only spaces may: at the start of a line, after `-` and after `?`.
 fn bad_tab(lines: &[&str], event: &Event, line: usize, column: usize) -> bool {
-    let node = matches!(
-        event,
-        Event::Scalar(..) | Event::Alias(_) | Event::SequenceStart(..) | Event::MappingStart(..)
-    );
+    let node = match event {
+        // A value that is not there has no place of its own.
+        Event::Scalar(text, style, ..) => *style != ScalarStyle::Plain || !text.is_empty(),
+        Event::Alias(_) | Event::SequenceStart(..) | Event::MappingStart(..) => true,
+        _ => false,
+    };
     let Some(line) = line
         .checked_sub(1)
         .and_then(|line| lines.get(line))
@@ -182,8 +186,8 @@ fn bad_tab(lines: &[&str], event: &Event, line: usize, column: usize) -> bool {
     let before: String = line.chars().take(column).collect();
     let indicators = before.trim_end_matches([' ', '\t']);
     let spaces = before.get(indicators.len()..).unwrap_or_default();
-    spaces.contains('\t')
-        && (indicators.is_empty() || indicators.ends_with(['-', '?']) && indicators != "---")
+    let last = indicators.rsplit([' ', '\t']).next().unwrap_or_default();
+    spaces.contains('\t') && matches!(last, "" | "-" | "?")
 }
 
 struct Decoder<'a> {

@@ -71,15 +71,24 @@ fn templates_that_call_themselves_end() {
         "exceeded maximum template depth",
     );
     refused("{{ template \"tls.crt\" }}", "exceeded maximum template depth");
+}
+
+/// The deepest that the executor goes takes less than half of a thread's stack, even without optimisation.
+#[test]
+fn the_deepest_template_leaves_half_of_the_stack() {
     let opening = "{{ with 1 }}{{ if true }}{{ range list 1 }}".repeat(19);
-    let deep = format!(
-        "{{{{ define \"T\" }}}}{opening}{{{{ template \"T\" (((((print 1))))) }}}}{}{{{{ end }}}}",
-        "{{ end }}".repeat(57)
+    let closing = "{{ end }}".repeat(57);
+    let controls = format!(
+        "{{{{ define \"T\" }}}}{opening}{{{{ template \"T\" }}}}{closing}{{{{ end }}}}{{{{ template \"T\" }}}}"
     );
-    refused(
-        &format!("{deep}{{{{ template \"T\" }}}}"),
-        "exceeded maximum template depth",
-    );
+    let calls = "{{ define \"T\" }}{{ template \"T\" }}{{ end }}{{ template \"T\" }}";
+    let nested = format!("{{{{ print {}print 1{} }}}}", "(".repeat(63), ")".repeat(63));
+    let parens = calls.replacen("{{ template", &format!("{nested}{{{{ template"), 1);
+    for text in [controls, calls.into(), parens] {
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        let run = move || refused(&text, "exceeded maximum template depth");
+        thread.spawn(run).unwrap().join().unwrap();
+    }
 }
 
 #[test]
