@@ -18,7 +18,7 @@ use keyferry::sync::shape::{Shape, Shaped, SourceKind, SourceRef, Sources};
 use keyferry::target::hash::DataHasher;
 use keyferry::target::manifest::{Action as ManifestAction, Content, plan as plan_manifest};
 use keyferry::target::plan::{Wanted, plan as plan_target};
-use keyferry::template::Delims;
+use keyferry::template::{Delims, funcs};
 use keyferry::vault::json::Json;
 use serde_json::{Value, json};
 
@@ -348,7 +348,10 @@ fn rest() -> Vec<(String, Effect)> {
         ),
         (
             "spec.target.manifest.apiVersion",
-            Differs(manifest("v1", "ConfigMap"), manifest("example.com/v1", "ConfigMap")),
+            Differs(
+                manifest("v1", "ConfigMap"),
+                manifest("example.com/v1", "ConfigMap"),
+            ),
         ),
         (
             "spec.target.manifest.kind",
@@ -618,4 +621,54 @@ fn every_field_of_the_schema_is_served_or_refused_by_name() {
         wrong.is_empty(),
         "these fields do not do what this test says: {wrong:#?}"
     );
+}
+
+/// The names of ESO 2.9: Go's own functions, its copy of sprig, and its own.
+const FUNCTIONS: &str = "
+    and or not eq ne lt le gt ge index slice len print printf println html js urlquery call
+    abbrev abbrevboth add add1 add1f addf adler32sum ago all any append atoi b32dec b32enc b64dec b64enc base bcrypt
+    biggest buildCustomCert camelcase cat ceil chunk clean coalesce compact concat contains date dateInZone dateModify
+    date_in_zone date_modify decryptAES deepCopy deepEqual default derivePassword dict dig dir div divf duration
+    durationRound empty encryptAES ext fail first float64 floor fromJson genCA genCAWithKey genPrivateKey
+    genSelfSignedCert genSelfSignedCertWithKey genSignedCert genSignedCertWithKey get has hasKey hasPrefix hasSuffix
+    hello hexdec htmlDate htmlDateInZone htpasswd indent initial initials int int64 isAbs join kebabcase keys kindIs
+    kindOf last list lower max maxf merge mergeOverwrite min minf mod mul mulf must_date_modify mustAppend mustChunk
+    mustCompact mustDateModify mustDeepCopy mustFirst mustFromJson mustHas mustInitial mustLast mustMerge
+    mustMergeOverwrite mustPrepend mustPush mustRegexFind mustRegexFindAll mustRegexMatch mustRegexReplaceAll
+    mustRegexReplaceAllLiteral mustRegexSplit mustRest mustReverse mustSlice mustToDate mustToJson mustToPrettyJson
+    mustToRawJson mustUniq mustWithout nindent nospace now omit osBase osClean osDir osExt osIsAbs pick pluck plural
+    prepend push quote randAlpha randAlphaNum randAscii randBytes randInt randNumeric regexFind regexFindAll regexMatch
+    regexQuoteMeta regexReplaceAll regexReplaceAllLiteral regexSplit repeat replace rest reverse round semver
+    semverCompare seq set sha1sum sha256sum sha512sum shuffle slice snakecase sortAlpha split splitList splitn squote
+    sub subf substr swapcase ternary title toDate toDecimal toJson toPrettyJson toRawJson toString toStrings trim
+    trimAll trimPrefix trimSuffix trimall trunc tuple typeIs typeIsLike typeOf uniq unixEpoch unset until untilStep
+    untitle upper urlJoin urlParse uuidv4 values without wrap wrapWith
+    pkcs12key pkcs12keyPass pkcs12cert pkcs12certPass pemToPkcs12 pemToPkcs12Pass fullPemToPkcs12 fullPemToPkcs12Pass
+    pemTruststoreToPKCS12 pemTruststoreToPKCS12Pass filterPEM filterCertChain certSANs jwkPublicKeyPem
+    jwkPrivateKeyPem toYaml fromYaml rsaDecrypt";
+
+#[test]
+fn every_function_that_eso_offers_to_templates_is_there_and_none_that_reaches_out() {
+    let missing: Vec<&str> = FUNCTIONS
+        .split_whitespace()
+        .filter(|name| funcs::find(name).is_none())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let known: BTreeSet<&str> = FUNCTIONS.split_whitespace().collect();
+    let ours = funcs::TABLES.iter().flat_map(|table| table.iter());
+    let more: Vec<&str> = ours
+        .map(|function| function.name)
+        .filter(|name| !known.contains(name))
+        .collect();
+    assert!(more.is_empty(), "{more:?}");
+    for name in [
+        "env",
+        "expandenv",
+        "getHostByName",
+        "readFile",
+        "getSecretKey",
+        "lookup",
+    ] {
+        assert!(funcs::find(name).is_none(), "{name}");
+    }
 }

@@ -1,8 +1,8 @@
-//! Base64 and base32. What cannot be decoded gives the text of Go's error, as in sprig.
+//! Base64, base32 and hexadecimal. What cannot be decoded gives the text of Go's error, as in sprig.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use data_encoding::BASE32;
+use data_encoding::{BASE32, HEXLOWER_PERMISSIVE};
 
 use super::{Answer, Func, Ty, args, func};
 use crate::template::limits::Limits;
@@ -21,6 +21,11 @@ pub const TABLE: &[Func] = &[
     }),
     func("b32dec", &[Ty::Text], |limits, list| {
         decode(limits, list, "base32", decode_32)
+    }),
+    func("hexdec", &[Ty::Text], |limits, list| {
+        let text = args::text(list, 0);
+        limits.grow(text.len())?;
+        Ok(Value::text(hex(text).unwrap_or_else(String::into_bytes)))
     }),
 ];
 
@@ -42,6 +47,21 @@ fn decode(
         Ok(data) => Value::text(data),
         Err(offset) => Value::text(format!("illegal {name} data at input byte {offset}")),
     })
+}
+
+/// The bytes, or the text of Go's error: the first byte that is none of hexadecimal, else the odd length.
+fn hex(text: &[u8]) -> Result<Vec<u8>, String> {
+    if let Some(byte) = text.iter().find(|byte| !byte.is_ascii_hexdigit()) {
+        let shown = char::from(*byte);
+        let shown = match shown {
+            ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{ff}' => format!(" '{shown}'"),
+            _ => String::new(),
+        };
+        return Err(format!("encoding/hex: invalid byte: U+{byte:04X}{shown}"));
+    }
+    HEXLOWER_PERMISSIVE
+        .decode(text)
+        .map_err(|_| "encoding/hex: odd length hex string".to_owned())
 }
 
 fn newline(byte: &u8) -> bool {
@@ -169,11 +189,28 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn hexadecimal_is_decoded_and_a_fault_is_told_as_in_go() {
+        assert_eq!(hex(b"48656C6c6f"), Ok(b"Hello".to_vec()));
+        for (text, error) in [
+            ("4", "encoding/hex: odd length hex string"),
+            ("4g5", "encoding/hex: invalid byte: U+0067 'g'"),
+            ("4\n", "encoding/hex: invalid byte: U+000A"),
+        ] {
+            assert_eq!(hex(text.as_bytes()), Err(error.to_owned()));
+        }
+    }
+
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded_again(data in prop::collection::vec(any::<u8>(), 0..100)) {
             prop_assert_eq!(decode_64(STANDARD.encode(&data).as_bytes()), Ok(data.clone()));
             prop_assert_eq!(decode_32(BASE32.encode(&data).as_bytes()), Ok(data));
+        }
+
+        #[test]
+        fn no_text_makes_the_decoder_of_hexadecimal_panic(text in prop::collection::vec(any::<u8>(), 0..20)) {
+            let _ = hex(&text);
         }
 
         #[test]
