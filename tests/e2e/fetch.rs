@@ -225,6 +225,17 @@ fn an_empty_folder_deletes_only_where_the_policy_says_so() {
         scene.wait_keys("retain", &["app_one"]).await?;
         scene.wait_keys("merge", &[]).await?;
 
+        // A folder that only names deleted secrets holds none either.
+        scene.vault.put("soft/one", json!({"value": "1"})).await?;
+        let spec = json!({
+            "refreshInterval": "1h", "target": {"deletionPolicy": "Delete"}, "dataFrom": [{"find": {"path": "soft"}}],
+        });
+        scene.external_secret("soft", spec).await?;
+        scene.wait_keys("soft", &["soft_one"]).await?;
+        scene.vault.delete("soft/one").await?;
+        scene.force_sync("soft").await?;
+        scene.wait_gone("secret", "soft").await?;
+
         // It comes back with the secret.
         scene.vault.put("app/one", json!({"value": "2"})).await?;
         scene.force_sync("delete").await?;
