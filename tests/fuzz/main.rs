@@ -1,0 +1,17 @@
+//! Nothing that a tenant or Vault writes breaks the operator, holds it up, or shows up in a message.
+//!
+//! `targets` changes real inputs (the golden corpus, fixtures of keys and stores, paths, patterns, YAML, answers of
+//! Vault) at random, `leaks` puts recognisable values in place of real ones and looks for them in every error,
+//! `stack` and `time` ask for the worst on purpose.
+//!
+//! `KEYFERRY_FUZZ_CASES` is the number of cases of each target; without it there are few, so that a debug build is
+//! done in less than 40 s. A long run: `KEYFERRY_FUZZ_CASES=200000 cargo test --release --test fuzz targets`.
+//! It then also takes the templates that make keys, which are slow.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod corpus;
+mod leaks;
+mod mutate;
+mod stack;
+mod targets;
+mod time;
