@@ -107,6 +107,25 @@ pub fn validate<V>(mut map: BTreeMap<String, V>) -> Result<BTreeMap<String, V>, 
     Ok(map)
 }
 
+/// Whether this may be the key of a label or annotation. The API server quotes one that is not.
+#[must_use]
+pub fn is_metadata_key(key: &str) -> bool {
+    let ends = |text: &str| {
+        let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        outer(text.chars().next()) && outer(text.chars().last())
+    };
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = |name: &str| name.len() <= 63 && ends(name) && name.chars().all(inner);
+    let is_part = |part: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        ends(part) && part.chars().all(inner)
+    };
+    match key.split_once('/') {
+        Some((prefix, name)) => prefix.len() <= MAX_KEY && prefix.split('.').all(is_part) && is_name(name),
+        None => is_name(key),
+    }
+}
+
 /// Checks one key by the rules of the API server, which would otherwise refuse the whole Secret.
 pub fn validate_key(key: &str) -> Result<(), KeyError> {
     if key.len() > MAX_KEY {

@@ -11,8 +11,12 @@ use crate::api::external_secret::{MergeStrategy, Rewrite};
 use crate::secret::SecretBytes;
 use crate::template::{Delims, MissingKey, Template, re2};
 
-/// How long the template of one step may take for all keys together; each key has the template's own limits.
-const TRANSFORM_TIME: Duration = Duration::from_secs(5);
+/// How long one step may take for all keys together; in a template each key has the template's own limits.
+const STEP_TIME: Duration = Duration::from_secs(5);
+/// Bytes of all keys that a step makes.
+const MAX_KEYS: usize = 8 << 20;
+/// Places of a pattern times bytes of all keys; matching takes a few seconds at most for so many.
+const MAX_PLACES: u64 = 500_000_000;
 
 /// Keys and their values.
 pub type Map = BTreeMap<String, SecretBytes>;
@@ -42,11 +46,10 @@ enum Fault {
     Utf8(String),
     #[error("transform failed with failed to execute template for key {key:?}: {error}")]
     Transform { key: String, error: String },
-    #[error(
-        "the template of transform takes longer than {} s for all keys; simplify it",
-        TRANSFORM_TIME.as_secs()
-    )]
+    #[error("it takes longer than {} s for all keys; simplify it", STEP_TIME.as_secs())]
     TooSlow,
+    #[error("it makes more than {} MiB of keys; simplify it", MAX_KEYS >> 20)]
+    TooLarge,
     #[error(transparent)]
     Merge(#[from] MergeError),
 }
@@ -93,21 +96,36 @@ impl<'a> Step<'a> {
     fn apply(&self, map: Map) -> Result<Map, Fault> {
         match self {
             Self::Regexp(regexp, target) => {
-                rename(map, |key| Ok(re2::replace_all(regexp, key.as_bytes(), target)))
+                let size: usize = map.keys().map(String::len).sum();
+                if re2::places(regexp).saturating_mul(size as u64) > MAX_PLACES {
+                    return Err(Fault::TooSlow);
+                }
+                rename(map, |key, end| replaced(regexp, target, key, end))
             }
-            Self::Transform(template) => {
-                let end = Instant::now() + TRANSFORM_TIME;
-                rename(map, |key| transformed(template, key, end))
-            }
+            Self::Transform(template) => rename(map, |key, _| transformed(template, key)),
             Self::Merge(merge) => Ok(merge::merge(merge, map)?),
         }
     }
 }
 
-fn transformed(template: &Template, key: &str, end: Instant) -> Result<Vec<u8>, Fault> {
+fn in_time(end: Instant) -> Result<(), Fault> {
     if Instant::now() > end {
         return Err(Fault::TooSlow);
     }
+    Ok(())
+}
+
+/// A match may read the key to its end, and the target may repeat it.
+fn replaced(regexp: &regex::bytes::Regex, target: &str, key: &str, end: Instant) -> Result<Vec<u8>, Fault> {
+    re2::replace_all(regexp, key.as_bytes(), target, |size| {
+        if size > MAX_KEYS {
+            return Err(Fault::TooLarge);
+        }
+        in_time(end)
+    })
+}
+
+fn transformed(template: &Template, key: &str) -> Result<Vec<u8>, Fault> {
     let data = BTreeMap::from([("value".to_owned(), SecretBytes::from(key))]);
     let name = template.render(&data, MissingKey::Invalid);
     name.map(|name| name.expose().to_vec())
@@ -137,10 +155,18 @@ pub fn apply(rewrites: &[Rewrite], map: Map) -> Result<Map, RewriteError> {
 
 /// Gives every key a new name. One that is left without any is left out, which is how keys are dropped; two that get
 /// the same are an error (in ESO chance decides between them).
-fn rename(map: Map, new_name: impl Fn(&str) -> Result<Vec<u8>, Fault>) -> Result<Map, Fault> {
+fn rename(map: Map, new_name: impl Fn(&str, Instant) -> Result<Vec<u8>, Fault>) -> Result<Map, Fault> {
+    let end = Instant::now() + STEP_TIME;
     let mut renamed: BTreeMap<String, (String, SecretBytes)> = BTreeMap::new();
+    let mut size = 0;
     for (old, value) in map {
-        let new = String::from_utf8(new_name(&old)?).map_err(|_| Fault::Utf8(old.clone()))?;
+        in_time(end)?;
+        let new = new_name(&old, end)?;
+        size += new.len();
+        if size > MAX_KEYS {
+            return Err(Fault::TooLarge);
+        }
+        let new = String::from_utf8(new).map_err(|_| Fault::Utf8(old.clone()))?;
         if new.is_empty() {
             continue;
         }

@@ -97,6 +97,18 @@ pub enum Problem {
     /// A key that a Secret cannot have.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A key that a Secret, label or annotation cannot have and that the template made: it is not shown, because it
+    /// may be a value.
+    #[error(
+        "it renders a key of {length} bytes that is no key of {of}; is a value not quoted, or a line not indented? Write \
+         values as {{{{ .name | quote }}}}"
+    )]
+    MadeKey {
+        /// The key's length in bytes.
+        length: usize,
+        /// What cannot have it.
+        of: &'static str,
+    },
     /// A value that is not what the decoding strategy says.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -235,7 +247,7 @@ impl Item {
             let rendered = match &self.key {
                 // One key of a map is a map with this key.
                 Some(key) => {
-                    let map = serde_json::json!({key: text(key, rendered)?});
+                    let map = serde_json::json!({key: text(&format!("key {key}"), rendered)?});
                     SecretBytes::new(map.to_string().into_bytes())
                 }
                 None => rendered,
@@ -248,24 +260,52 @@ impl Item {
             None => keys_and_values(&rendered)?,
         };
         for (key, value) in pairs {
-            let what = format!("rendered template value for key {key}");
+            let name = self.name_of(&key);
+            let what = format!("rendered template value for {name}");
             let value = decode::decode(value, self.decoding, &what)?;
             match &self.place {
                 Place::Labels => {
-                    let value = label(&key, value)?;
-                    shaped.labels.insert(key, value);
+                    self.metadata_key(&key, "a label")?;
+                    shaped.labels.insert(key, label(&name, value)?);
                 }
                 Place::Annotations => {
-                    let value = text(&key, value)?;
-                    shaped.annotations.insert(key, value);
+                    self.metadata_key(&key, "an annotation")?;
+                    shaped.annotations.insert(key, text(&name, value)?);
                 }
                 Place::Data | Place::Path(_) => {
-                    keys::validate_key(&key)?;
+                    keys::validate_key(&key).map_err(|error| match self.shows(&key) {
+                        true => Problem::Key(error),
+                        false => made_key(&key, "a Secret"),
+                    })?;
                     shaped.data.insert(key, value);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a key may be shown: it stands in the ExternalSecret or in the template, and is no value.
+    fn shows(&self, key: &str) -> bool {
+        self.key.is_some() || self.template.contains(key)
+    }
+
+    fn name_of(&self, key: &str) -> String {
+        if self.shows(key) {
+            format!("key {key}")
+        } else {
+            "a key that the template makes".to_owned()
+        }
+    }
+
+    fn metadata_key(&self, key: &str, of: &'static str) -> Result<(), Problem> {
+        match (keys::is_metadata_key(key), self.shows(key)) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Problem::Metadata(format!(
+                "{key:?} is no key of {of}: at most 63 letters, digits, '-', '_' and '.', the first and last a letter \
+                 or digit, and before it, if anything, a DNS name and '/'"
+            ))),
+            (false, false) => Err(made_key(key, of)),
+        }
     }
 }
 
@@ -430,15 +470,20 @@ fn keys_and_values(rendered: &SecretBytes) -> Result<BTreeMap<String, SecretByte
         .collect()
 }
 
-fn text(key: &str, value: SecretBytes) -> Result<String, Problem> {
+fn made_key(key: &str, of: &'static str) -> Problem {
+    let length = key.len();
+    Problem::MadeKey { length, of }
+}
+
+fn text(name: &str, value: SecretBytes) -> Result<String, Problem> {
     String::from_utf8(value.expose().to_vec())
-        .map_err(|_| Problem::Metadata(format!("the rendered value for key {key:?} is not UTF-8")))
+        .map_err(|_| Problem::Metadata(format!("the rendered value for {name} is not UTF-8")))
 }
 
 /// The API server quotes a label's value when it refuses it, and the value may be a secret's: so it is
 /// checked here.
-fn label(key: &str, value: SecretBytes) -> Result<String, Problem> {
-    let value = text(key, value)?;
+fn label(name: &str, value: SecretBytes) -> Result<String, Problem> {
+    let value = text(name, value)?;
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let valid = value.is_empty()
@@ -450,7 +495,7 @@ fn label(key: &str, value: SecretBytes) -> Result<String, Problem> {
         return Ok(value);
     }
     Err(Problem::Metadata(format!(
-        "the rendered value of label {key:?} is no valid label: at most 63 letters, digits, '-', '_' and '.', the \
+        "the rendered value for {name} is no valid label: at most 63 letters, digits, '-', '_' and '.', the \
          first and last a letter or digit"
     )))
 }

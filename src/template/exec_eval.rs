@@ -257,7 +257,13 @@ impl<'t> Exec<'t> {
             let value = self.fit(span, value, ty, true)?;
             self.stack.push(value);
         }
-        let step = self.limits.step(1);
+        let given = self.stack.get(bottom..).unwrap_or_default();
+        let texts = given.iter().map(|value| match value {
+            Value::Text(text) => text.len(),
+            _ => 0,
+        });
+        let read: usize = texts.sum();
+        let step = self.limits.step(1).and_then(|()| self.limits.read(read));
         self.check(span, step)?;
         let given = self.stack.get(bottom..).unwrap_or_default();
         let answer = (func.call)(&mut self.limits, given);

@@ -14,6 +14,8 @@ const OUTPUT: usize = 2 << 20;
 pub const DEPTH: usize = 64;
 /// Bodies, templates and parentheses in one another, while a template is carried out.
 pub const CALLS: usize = 500;
+/// Bytes that a function reads in one step; the slowest digest takes about a microsecond for them.
+const READ: u64 = 256;
 /// How long it may take.
 const TIME: Duration = Duration::from_secs(5);
 
@@ -46,10 +48,29 @@ impl Limits {
             .checked_sub(steps)
             .ok_or_else(|| Fault::from(format!("the template takes more than {STEPS} steps")))?;
         // The clock is asked now and then.
-        if before / 1024 != self.steps / 1024 && Instant::now() > self.end {
+        if before / 256 == self.steps / 256 {
+            return Ok(());
+        }
+        self.in_time()
+    }
+
+    /// Asks the clock.
+    ///
+    /// # Errors
+    /// If the time is over.
+    pub fn in_time(&self) -> Result<(), Fault> {
+        if Instant::now() > self.end {
             return Err(format!("the template takes longer than {} s", TIME.as_secs()).into());
         }
         Ok(())
+    }
+
+    /// Takes what it costs to read so many bytes.
+    ///
+    /// # Errors
+    /// Those of [`Self::step`].
+    pub fn read(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.step(bytes as u64 / READ)
     }
 
     /// Makes room for bytes that a function is about to make.

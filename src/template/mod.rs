@@ -113,6 +113,12 @@ impl Template {
         self.stable
     }
 
+    /// Whether this stands in the template, so that it is no value of its data.
+    #[must_use]
+    pub fn contains(&self, text: &str) -> bool {
+        self.text.contains(text)
+    }
+
     /// A part of the text.
     fn source(&self, span: tree::Span) -> &str {
         self.text.get(span.at..span.end).unwrap_or_default()

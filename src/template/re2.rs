@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::funcs::words::{is_digit, is_letter, runes};
 
@@ -37,6 +38,8 @@ pub enum Error {
 
 /// Bytes of a compiled pattern.
 const SIZE: usize = 8 << 20;
+/// Bytes that a replacement grows to before it is cut off; whoever replaces refuses less.
+const MOST: usize = 64 << 20;
 /// Bytes of the states that matching keeps.
 const STATES: usize = 1 << 20;
 
@@ -59,6 +62,33 @@ pub(super) fn sized(pattern: &str, size: usize) -> Result<Regex, Error> {
         regex::Error::CompiledTooBig(_) => Error::Size,
         _ => Error::Other,
     })
+}
+
+/// How many places of a text a pattern may be at while it matches: its characters and classes, as often as they are
+/// repeated. Matching takes at most this times the length of the text.
+#[must_use]
+pub fn places(regex: &Regex) -> u64 {
+    let parsed = regex_syntax::ParserBuilder::new()
+        .utf8(false)
+        .build()
+        .parse(regex.as_str());
+    parsed.map_or(u64::MAX, |hir| count(&hir))
+}
+
+/// The parser bounds the nesting.
+fn count(hir: &Hir) -> u64 {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Class(_) | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len() as u64,
+        HirKind::Capture(capture) => count(&capture.sub).saturating_add(2),
+        HirKind::Repetition(repetition) => {
+            let times = repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1);
+            count(&repetition.sub).saturating_mul(u64::from(times))
+        }
+        HirKind::Concat(all) | HirKind::Alternation(all) => {
+            all.iter().fold(0, |sum, hir| sum.saturating_add(count(hir)))
+        }
+    }
 }
 
 /// A text made ready for matching.
@@ -161,12 +191,17 @@ impl<'a> Hay<'a> {
         self.find(regex, 0).map(|(start, end)| self.piece(start, end))
     }
 
-    /// At most so many matches, in offsets.
-    pub(super) fn all(&self, regex: &Regex, count: usize) -> Vec<(usize, usize)> {
-        let mut made = Vec::new();
+    /// Hands at most so many matches over, in offsets, until one is refused.
+    pub(super) fn all<E>(
+        &self,
+        regex: &Regex,
+        count: usize,
+        mut each: impl FnMut(usize, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut made = 0;
         let mut at = 0;
         let mut before = None;
-        while made.len() < count && at <= self.len() {
+        while made < count && at <= self.len() {
             let Some((start, end)) = self.find(regex, at) else {
                 break;
             };
@@ -180,45 +215,54 @@ impl<'a> Hay<'a> {
             }
             before = Some(end);
             if counts {
-                made.push((start, end));
+                made += 1;
+                each(start, end)?;
             }
         }
-        made
+        Ok(())
     }
 
-    /// Go's `regexp.Split`.
-    pub(super) fn split(&self, regex: &Regex, count: i64) -> Vec<&'a [u8]> {
+    /// Go's `regexp.Split`; hands the pieces over.
+    pub(super) fn split<E>(
+        &self,
+        regex: &Regex,
+        count: i64,
+        mut each: impl FnMut(&'a [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let limit = usize::try_from(count).unwrap_or(usize::MAX);
         if limit == 0 {
-            return Vec::new();
+            return Ok(());
         }
         if self.len() == 0 && !regex.as_str().is_empty() {
-            return vec![&[]];
+            return each(&[]);
         }
-        let mut made = Vec::new();
+        let mut made = 0_usize;
         let (mut from, mut to) = (0, 0);
-        for (start, end) in self.all(regex, limit) {
-            if made.len().saturating_add(1) == limit {
-                break;
+        self.all(regex, limit, |start, end| {
+            // The last piece is all that is left.
+            if made.saturating_add(1) == limit {
+                return Ok(());
             }
             to = start;
             if end != 0 {
-                made.push(self.piece(from, start));
+                made += 1;
+                each(self.piece(from, start))?;
             }
             from = end;
-        }
+            Ok(())
+        })?;
         if to != self.len() {
-            made.push(self.piece(from, self.len()));
+            each(self.piece(from, self.len()))?;
         }
-        made
+        Ok(())
     }
 
-    /// Replaces all matches by what a function appends.
-    pub(super) fn replace(
+    /// Replaces all matches by what a function appends, until it refuses.
+    pub(super) fn replace<E>(
         &self,
         regex: &Regex,
-        mut with: impl FnMut(&Captures<'_>, &mut Vec<u8>),
-    ) -> Vec<u8> {
+        mut with: impl FnMut(&Captures<'_>, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Vec<u8>, E> {
         let mut made = Vec::with_capacity(self.original.len());
         let (mut copied, mut at) = (0, 0);
         while at <= self.len() {
@@ -231,7 +275,7 @@ impl<'a> Hay<'a> {
             made.extend_from_slice(self.piece(copied, found.start()));
             // An empty match right after another one is none.
             if found.end() > copied || found.start() == 0 {
-                with(&captures, &mut made);
+                with(&captures, &mut made)?;
             }
             copied = found.end();
             at = match at.saturating_add(self.width(at)) {
@@ -241,7 +285,7 @@ impl<'a> Hay<'a> {
             };
         }
         made.extend_from_slice(self.piece(copied, self.len()));
-        made
+        Ok(made)
     }
 
     /// Appends a replacement with the groups that its `$1` and `${name}` stand for.
@@ -264,7 +308,7 @@ impl<'a> Hay<'a> {
                     Some(index) => captures.get(index),
                     None => by_name(regex, captures, name),
                 };
-                if let Some(found) = found {
+                if let Some(found) = found.filter(|_| made.len() <= MOST) {
                     made.extend_from_slice(self.piece(found.start(), found.end()));
                 }
                 template = rest;
@@ -314,12 +358,21 @@ fn number(name: &[u8]) -> Option<usize> {
     str::from_utf8(name).ok()?.parse().ok()
 }
 
-/// Go's `ReplaceAllString`: replaces all matches by a template with `$1` and `${name}`.
-#[must_use]
-pub fn replace_all(regex: &Regex, text: &[u8], template: &str) -> Vec<u8> {
+/// Go's `ReplaceAllString`: replaces all matches by a template with `$1` and `${name}`. Asks after each match, with
+/// the size of what was made, whether to go on.
+///
+/// # Errors
+/// That with which it was told to stop.
+pub fn replace_all<E>(
+    regex: &Regex,
+    text: &[u8],
+    template: &str,
+    mut go_on: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
     let hay = Hay::new(text);
     hay.replace(regex, |captures, made| {
-        hay.expand(regex, captures, template.as_bytes(), made)
+        hay.expand(regex, captures, template.as_bytes(), made);
+        go_on(made.len())
     })
 }
 

@@ -106,7 +106,8 @@ fn place(index: &Value, length: usize) -> Result<usize, Fault> {
     };
     match usize::try_from(number) {
         Ok(place) if place < length => Ok(place),
-        _ => Err(format!("index out of range: {number}").into()),
+        // The index may be a value, so it is not shown.
+        _ => Err("index out of range".into()),
     }
 }
 

@@ -56,7 +56,10 @@ pub(super) fn deep_equal(limits: &mut Limits, a: &Value, b: &Value, depth: usize
         (Value::Duration(a), Value::Duration(b)) => a == b,
         (Value::Float(a), Value::Float(b)) => a == b,
         (Value::Complex(a, c), Value::Complex(b, d)) => a == b && c == d,
-        (Value::Text(a), Value::Text(b)) => a == b,
+        (Value::Text(a), Value::Text(b)) if a.len() == b.len() => {
+            limits.read(a.len())?;
+            a == b
+        }
         (Value::Time(a), Value::Time(b)) => same_time(a, b),
         (Value::Version(a), Value::Version(b)) => a == b,
         (Value::Certificate(a), Value::Certificate(b)) => a.cert == b.cert && a.key == b.key,

@@ -14,14 +14,14 @@ use crate::template::value::{Elem, List, Value};
 pub const TABLE: &[Func] = &[
     func("regexMatch", &[Ty::Text, Ty::Text], |limits, list| {
         // Of a wrong pattern this one makes no error.
-        let regex = compiled(limits, list)?;
+        let pattern = compiled(limits, list)?;
         Ok(Value::Bool(
-            regex.is_ok_and(|regex| re2::is_match(&regex, args::text(list, 1))),
+            pattern.is_ok_and(|pattern| re2::is_match(&pattern.regex, args::text(list, 1))),
         ))
     }),
     func("mustRegexMatch", &[Ty::Text, Ty::Text], |limits, list| {
         Ok(Value::Bool(re2::is_match(
-            &*right(limits, list)?,
+            &right(limits, list)?.regex,
             args::text(list, 1),
         )))
     }),
@@ -52,28 +52,56 @@ pub const TABLE: &[Func] = &[
 
 /// Steps that compiling a pattern costs.
 const COMPILE: u64 = 1000;
+/// Places of a pattern times bytes of a text that a step pays for.
+const PLACES: u64 = 100;
+/// Bytes that a piece takes besides its text.
+const PIECE: usize = size_of::<Value>() + 32;
 /// Patterns that a thread keeps, and how large each may be.
 const KEPT: usize = 16;
 const KEPT_SIZE: usize = 256 << 10;
 
+/// A pattern, and at how many places of a text it may be at once.
+struct Pattern {
+    regex: Regex,
+    places: u64,
+}
+
+impl Pattern {
+    fn new(regex: Regex) -> Rc<Self> {
+        let places = re2::places(&regex);
+        Rc::new(Self { regex, places })
+    }
+}
+
 thread_local! {
-    static COMPILED: RefCell<Vec<(Vec<u8>, Rc<Regex>)>> = const { RefCell::new(Vec::new()) };
+    static COMPILED: RefCell<Vec<(Vec<u8>, Rc<Pattern>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The pattern that comes first among the arguments. Matching takes steps by the sizes of both.
 ///
 /// The inner error is one of the pattern, the outer one that a limit is reached.
-fn compiled(limits: &mut Limits, list: &[Value]) -> Result<Result<Rc<Regex>, re2::Error>, Fault> {
-    let pattern = args::text(list, 0);
-    limits.step((args::text(list, 1).len() / 16) as u64)?;
-    let kept = |kept: &(Vec<u8>, Rc<Regex>)| kept.0 == pattern;
+fn compiled(limits: &mut Limits, list: &[Value]) -> Result<Result<Rc<Pattern>, re2::Error>, Fault> {
+    let text = args::text(list, 1);
+    let pattern = known(limits, args::text(list, 0))?;
+    if let Ok(pattern) = &pattern {
+        limits.step(pattern.places.saturating_mul(text.len() as u64) / PLACES)?;
+        if str::from_utf8(text).is_err() {
+            // It is copied, with the offset of each byte.
+            limits.grow(text.len().saturating_mul(3 * size_of::<usize>()))?;
+        }
+    }
+    Ok(pattern)
+}
+
+fn known(limits: &mut Limits, pattern: &[u8]) -> Result<Result<Rc<Pattern>, re2::Error>, Fault> {
+    let kept = |kept: &(Vec<u8>, Rc<Pattern>)| kept.0 == pattern;
     let known = COMPILED.with_borrow(|all| {
         all.iter()
             .find(|one| kept(one))
-            .map(|(_, regex)| Rc::clone(regex))
+            .map(|(_, pattern)| Rc::clone(pattern))
     });
-    if let Some(regex) = known {
-        return Ok(Ok(regex));
+    if let Some(pattern) = known {
+        return Ok(Ok(pattern));
     }
     limits.step(COMPILE.saturating_add(pattern.len() as u64))?;
     let Ok(text) = str::from_utf8(pattern) else {
@@ -81,91 +109,91 @@ fn compiled(limits: &mut Limits, list: &[Value]) -> Result<Result<Rc<Regex>, re2
     };
     Ok(match re2::sized(text, KEPT_SIZE) {
         Ok(regex) => {
-            let regex = Rc::new(regex);
+            let made = Pattern::new(regex);
             COMPILED.with_borrow_mut(|all| {
                 if all.len() >= KEPT {
                     all.remove(0);
                 }
-                all.push((pattern.to_vec(), Rc::clone(&regex)));
+                all.push((pattern.to_vec(), Rc::clone(&made)));
             });
-            Ok(regex)
+            Ok(made)
         }
         Err(re2::Error::Size) => {
             limits.step(COMPILE.saturating_mul(50))?;
-            re2::compile(text).map(Rc::new)
+            re2::compile(text).map(Pattern::new)
         }
         Err(error) => Err(error),
     })
 }
 
 /// The pattern, which must be one.
-fn right(limits: &mut Limits, list: &[Value]) -> Result<Rc<Regex>, Fault> {
+fn right(limits: &mut Limits, list: &[Value]) -> Result<Rc<Pattern>, Fault> {
     compiled(limits, list)?.map_err(|error| error.to_string().into())
 }
 
 fn find(limits: &mut Limits, list: &[Value]) -> Answer {
-    let regex = right(limits, list)?;
-    let found = Hay::new(args::text(list, 1)).first(&regex).unwrap_or_default();
+    let pattern = right(limits, list)?;
+    let found = Hay::new(args::text(list, 1)).first(&pattern.regex).unwrap_or_default();
     limits.grow(found.len())?;
     Ok(Value::text(found))
 }
 
+/// Takes what a match costs, and the time: each may have read the text to its end.
+fn matched(limits: &mut Limits, bytes: usize) -> Result<(), Fault> {
+    limits.step(1)?;
+    limits.grow(bytes)?;
+    limits.in_time()
+}
+
+/// Adds a piece.
+fn push(limits: &mut Limits, pieces: &mut Vec<Value>, piece: &[u8]) -> Result<(), Fault> {
+    matched(limits, piece.len().saturating_add(PIECE))?;
+    pieces.push(Value::text(piece));
+    Ok(())
+}
+
 /// The pieces as `[]string`, which is nil if there are none.
-fn pieces(limits: &mut Limits, pieces: &[&[u8]]) -> Answer {
-    limits.step(pieces.len() as u64)?;
-    let size = pieces
-        .iter()
-        .fold(0_usize, |sum, piece| sum.saturating_add(piece.len()));
-    limits.grow(size.saturating_add(pieces.len().saturating_mul(size_of::<Value>())))?;
+fn texts(items: Vec<Value>) -> Answer {
     Ok(Value::List(Rc::new(List {
         elem: Elem::Str,
-        items: pieces.iter().map(Value::text).collect(),
-        nil: pieces.is_empty(),
+        nil: items.is_empty(),
+        items,
     })))
 }
 
 fn find_all(limits: &mut Limits, list: &[Value]) -> Answer {
-    let regex = right(limits, list)?;
+    let pattern = right(limits, list)?;
     let count = usize::try_from(args::int(list, 2)).unwrap_or(usize::MAX);
     let hay = Hay::new(args::text(list, 1));
-    let found: Vec<&[u8]> = hay
-        .all(&regex, count)
-        .into_iter()
-        .map(|(from, to)| hay.piece(from, to))
-        .collect();
-    pieces(limits, &found)
+    let mut made = Vec::new();
+    hay.all(&pattern.regex, count, |from, to| push(limits, &mut made, hay.piece(from, to)))?;
+    texts(made)
 }
 
 fn split(limits: &mut Limits, list: &[Value]) -> Answer {
-    let regex = right(limits, list)?;
+    let pattern = right(limits, list)?;
     let hay = Hay::new(args::text(list, 1));
-    pieces(limits, &hay.split(&regex, args::int(list, 2)))
+    let mut made = Vec::new();
+    hay.split(&pattern.regex, args::int(list, 2), |piece| push(limits, &mut made, piece))?;
+    texts(made)
 }
 
 /// Stops replacing once it grows too large.
 fn replaced(limits: &mut Limits, list: &[Value], expand: bool) -> Answer {
-    let regex = right(limits, list)?;
+    let pattern = right(limits, list)?;
     let (text, with) = (args::text(list, 1), args::text(list, 2));
     limits.grow(text.len())?;
     let hay = Hay::new(text);
-    let mut fault = None;
-    let made = hay.replace(&regex, |captures, made| {
-        if fault.is_some() {
-            return;
-        }
+    let made = hay.replace(&pattern.regex, |captures, made| {
         let before = made.len();
         if expand {
-            hay.expand(&regex, captures, with, made);
+            hay.expand(&pattern.regex, captures, with, made);
         } else {
             made.extend_from_slice(with);
         }
-        let grown = made.len().saturating_sub(before);
-        fault = limits.step(1).and_then(|()| limits.grow(grown)).err();
-    });
-    match fault {
-        Some(fault) => Err(fault),
-        None => Ok(Value::text(made)),
-    }
+        matched(limits, made.len().saturating_sub(before))
+    })?;
+    Ok(Value::text(made))
 }
 
 fn replace_all(limits: &mut Limits, list: &[Value]) -> Answer {

@@ -210,6 +210,7 @@ fn size(data: &Data, indent: usize) -> usize {
 /// Encodes as JSON and reads that as YAML. `None` where either fails in Go.
 fn to_json(limits: &mut Limits, value: &Value, depth: usize) -> Result<Option<Data>, Fault> {
     limits.step(1)?;
+    limits.grow(size_of::<Data>())?;
     if depth > NESTING {
         return Err("the value is nested too deeply".into());
     }

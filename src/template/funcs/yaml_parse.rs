@@ -109,6 +109,7 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
     let mut flows = 0_usize;
     for event in Parser::new_from_str_with_options(text, options) {
         limits.step(1)?;
+        limits.grow(size_of::<Node>())?;
         let (event, span) =
             event.map_err(|error| wrong(&format!("line {}: wrong syntax", error.marker().line())))?;
         let index = nodes.len();
@@ -205,6 +206,7 @@ impl Decoder<'_> {
     /// Counts a node as the library does, against aliases that multiply.
     fn enter(&mut self) -> Result<(), Stop> {
         self.limits.step(1)?;
+        self.limits.grow(size_of::<Data>())?;
         if self.depth > NESTING.saturating_mul(2) {
             return Err(wrong("the text is nested too deeply"));
         }
