@@ -17,4 +17,5 @@ pub mod store;
 pub mod sync;
 pub mod target;
 pub mod telemetry;
+pub mod template;
 pub mod vault;

@@ -8,8 +8,8 @@ use kube::ResourceExt as _;
 
 use super::duration::{DurationError, GoDuration};
 use super::external_secret::{
-    CreationPolicy, DeletionPolicy, ExternalSecret, ExternalSecretSpec, ManifestReference, RefreshPolicy,
-    SecretStoreRef, StoreKind,
+    CreationPolicy, DeletionPolicy, ExternalSecret, ExternalSecretSpec, ExternalSecretTemplate,
+    ManifestReference, RefreshPolicy, SecretStoreRef, StoreKind,
 };
 use super::store::{Provider, SecretStoreSpec, StoreKey};
 
@@ -46,6 +46,12 @@ impl ExternalSecretSpec {
             .as_ref()
             .and_then(|target| target.deletion_policy)
             .unwrap_or_default()
+    }
+
+    /// `target.template`.
+    #[must_use]
+    pub fn template(&self) -> Option<&ExternalSecretTemplate> {
+        self.target.as_ref()?.template.as_ref()
     }
 
     /// `target.manifest`: the kind to write instead of a Secret.

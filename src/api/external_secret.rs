@@ -410,7 +410,7 @@ pub struct FindName {
 }
 
 /// One step of rewriting keys; exactly one of its fields is set.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rewrite {
     /// Merge JSON objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -424,7 +424,7 @@ pub struct Rewrite {
 }
 
 /// Replace by regular expression.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RewriteRegexp {
     /// RE2 expression.
     pub source: String,
@@ -433,14 +433,14 @@ pub struct RewriteRegexp {
 }
 
 /// Transform by template.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RewriteTransform {
     /// The template; `.value` is the key.
     pub template: String,
 }
 
 /// Merge JSON objects.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RewriteMerge {
     /// Key that receives the merged object; needed for strategy `JSON`.

@@ -96,6 +96,12 @@ pub struct RunArgs {
     /// How long an ExternalSecret stays Ready when an outage keeps a due refresh back.
     #[arg(long, env = "KEYFERRY_OUTAGE_GRACE", default_value = "10m", value_parser = duration)]
     pub outage_grace: Duration,
+    /// What begins an action in a template.
+    #[arg(long, env = "KEYFERRY_TEMPLATE_LEFT_DELIMITER", default_value = "{{", value_parser = delimiter)]
+    pub template_left_delimiter: String,
+    /// What ends an action in a template.
+    #[arg(long, env = "KEYFERRY_TEMPLATE_RIGHT_DELIMITER", default_value = "}}", value_parser = delimiter)]
+    pub template_right_delimiter: String,
     /// Serve target.manifest: objects other than Secrets, which are neither encrypted nor guarded as secrets.
     #[arg(long, env = "KEYFERRY_UNSAFE_ALLOW_GENERIC_TARGETS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub unsafe_allow_generic_targets: bool,
@@ -130,6 +136,13 @@ fn duration(text: &str) -> Result<Duration, String> {
         .as_std()
         .filter(|d| !d.is_zero())
         .ok_or_else(|| "must be more than zero, for example 10m".into())
+}
+
+fn delimiter(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(char::is_whitespace) {
+        return Err("write a delimiter such as {{ or <<, without spaces".into());
+    }
+    Ok(text.into())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -172,6 +185,7 @@ mod tests {
             "--outage-grace=0s",
             "--metrics-addr=8080",
             "--concurrent=0",
+            "--template-left-delimiter=",
         ] {
             assert!(Cli::try_parse_from(["keyferry", bad]).is_err(), "{bad}");
         }

@@ -11,6 +11,7 @@ use super::RunArgs;
 use crate::controller::{self, Settings, leader::Times};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{http, logs};
+use crate::template::Delims;
 
 /// Watches are silent for as long as nothing happens; the API server ends them after about 5 minutes.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
@@ -92,6 +93,10 @@ fn settings(args: &RunArgs) -> Settings {
         secret_stores: args.enable_secret_store_reconciler,
         store_requeue: args.store_requeue_interval,
         outage_grace: args.outage_grace,
+        delims: Delims {
+            left: args.template_left_delimiter.clone(),
+            right: args.template_right_delimiter.clone(),
+        },
         generic_targets: args.unsafe_allow_generic_targets,
         own_token: args.service_account_token_file.clone(),
         operator_namespace: args.operator_namespace.clone(),

@@ -1,14 +1,15 @@
 //! What the loops share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, timeout};
 
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
@@ -16,12 +17,14 @@ use super::queue::{Priority, Queue};
 use super::references::References;
 use super::stores::KnownStore;
 use super::targets::Targets;
+use super::templates::TemplateSources;
 use crate::api::store::StoreKey;
 use crate::store::Stores;
 use crate::target::fence::Fence;
 use crate::target::hash::DataHasher;
 use crate::target::manifest_apply::Kinds;
 use crate::telemetry::metrics::Metrics;
+use crate::template::Delims;
 
 /// What this process remembers of an ExternalSecret beyond its status. Losing it costs at most a sync.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +55,12 @@ pub struct Context {
     pub recorder: Recorder,
     /// Watches of what stores depend on.
     pub references: References,
+    /// Watches of objects that hold templates.
+    pub template_sources: TemplateSources,
+    /// Delimiters of templates.
+    pub delims: Delims,
+    /// Templates that may be rendered at once: a rendering may take seconds and megabytes.
+    pub renderings: Semaphore,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// How long Ready stays True when a due sync is kept back by an outage.
@@ -69,6 +78,18 @@ pub struct Context {
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
     hasher: OnceLock<DataHasher>,
     places: Arc<Semaphore>,
+    statuses: Semaphore,
+    /// Syncs whose Secret is still to be made.
+    making: watch::Sender<usize>,
+}
+
+/// One sync whose Secret is still to be made.
+pub struct Making<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 /// A place among those that ask the API server. Who waits for Vault leaves it meanwhile: many that share
@@ -87,9 +108,14 @@ impl Place {
         }
     }
 
+    /// Leaves the place for good.
+    pub fn leave(&mut self) {
+        drop(self.own.take());
+    }
+
     /// Leaves the place while this goes on, and takes one again.
     pub async fn left_for<T>(&mut self, work: impl Future<Output = T>) -> T {
-        drop(self.own.take());
+        self.leave();
         let result = work.await;
         *self = Self::take(&self.all).await;
         result
@@ -108,6 +134,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// ExternalSecrets in work at once, those that wait for Vault not counted.
     pub places: usize,
+    /// Delimiters of templates.
+    pub delims: Delims,
     /// See [`Context::outage_grace`].
     pub outage_grace: Duration,
     /// See [`Context::generic_targets`].
@@ -116,8 +144,16 @@ pub struct Parts {
     pub store_requeue: Duration,
 }
 
-/// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
-const WAITING_PER_PLACE: usize = 4;
+/// So many ExternalSecrets per place may be under way, most of them waiting for Vault or for the turn of
+/// their status.
+const WAITING_PER_PLACE: usize = 16;
+/// Status writes at once.
+const STATUSES: usize = 32;
+/// Part of them that one takes that goes before the Secrets of others.
+const IMPATIENT: u32 = 8;
+/// How long a status waits for the Secrets of others: when many objects are new at once, the API server
+/// shall make their Secrets first, because pods wait for a Secret, and only people for a status.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -133,9 +169,14 @@ impl Context {
             stores: parts.stores,
             queue: Queue::new(parts.places.saturating_mul(WAITING_PER_PLACE)),
             places: Arc::new(Semaphore::new(parts.places)),
+            statuses: Semaphore::new(STATUSES),
+            making: watch::Sender::new(0),
             store_queue: Queue::new(16),
             fence: parts.fence,
             references: References::default(),
+            template_sources: TemplateSources::default(),
+            delims: parts.delims,
+            renderings: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
             metrics: parts.metrics,
             outage_grace: parts.outage_grace,
             generic_targets: parts.generic_targets,
@@ -153,6 +194,25 @@ impl Context {
     /// A place to work, as soon as one is free.
     pub async fn place(&self) -> Place {
         Place::take(&self.places).await
+    }
+
+    /// A sync begins; its Secret is made, or not, when the guard is dropped.
+    pub fn making(&self) -> Making<'_> {
+        self.making.send_modify(|count| *count += 1);
+        Making(&self.making)
+    }
+
+    /// The turn to write a status, as soon as it comes.
+    pub async fn status_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let mut making = self.making.subscribe();
+        let patient = timeout(PATIENCE, making.wait_for(|count| *count == 0))
+            .await
+            .is_ok();
+        // The semaphore is never closed.
+        self.statuses
+            .acquire_many(if patient { 1 } else { IMPATIENT })
+            .await
+            .ok()
     }
 
     /// Who uses what.
@@ -189,6 +249,7 @@ impl Context {
     /// Forgets an ExternalSecret that is gone.
     pub fn forget(&self, key: &ObjectKey) {
         locked(&self.memory).remove(key);
+        self.template_sources.forget(key);
         self.queue.forget(key);
     }
 

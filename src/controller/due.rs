@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::targets::State;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, RefreshPolicy};
+use crate::sync::windows::{Opening, Windows};
 
 /// Refreshes are spread by at most a tenth of the interval, and at most this (DESIGN: equal intervals
 /// must not beat together).
@@ -23,8 +24,12 @@ pub struct Circumstances<'a> {
     pub last_success: Option<Timestamp>,
     /// A sync was due and has not succeeded yet.
     pub pending: bool,
+    /// An object that holds a template of the target changed since it was rendered.
+    pub template_changed: bool,
     /// The target.
     pub target: State,
+    /// When a periodic refresh may happen; none means always.
+    pub windows: Option<&'a Windows>,
 }
 
 /// The answer.
@@ -51,30 +56,42 @@ pub fn need(object: &ExternalSecret, interval: Duration, known: &Circumstances<'
         .max(in_status)
         .filter(|last| *last <= known.now);
     let never = status.synced_resource_version.is_none() || last.is_none();
-    let changed = status.synced_resource_version.as_deref() != Some(known.version);
+    let changed = known.template_changed || status.synced_resource_version.as_deref() != Some(known.version);
     let Some(last) = last.filter(|_| !never) else {
         return Need::Sync(known.now);
     };
-    if known.pending || harmed(object, known.target) {
+    if harmed(object, known.target) {
         return Need::Sync(known.now);
     }
     // A target of Merge that is not there yet is looked for at every interval, as in ESO: without our
     // label, nothing tells of its coming.
     let awaited = object.spec.creation_policy() == CreationPolicy::Merge && known.target == State::Absent;
     match object.spec.refresh_policy() {
+        RefreshPolicy::CreatedOnce | RefreshPolicy::OnChange if known.pending => Need::Sync(known.now),
         RefreshPolicy::CreatedOnce if !awaited => Need::Nothing,
         _ if changed => Need::Sync(known.now),
         RefreshPolicy::OnChange if !awaited => Need::Nothing,
+        _ if known.pending => in_window(known, known.now),
         _ if interval.is_zero() => Need::Nothing,
         _ => {
             let wait = interval.saturating_sub(share(object, interval));
             // An interval beyond the end of time never comes.
             match last.checked_add(wait) {
-                Ok(due) if due <= known.now => Need::Sync(due),
+                Ok(due) if due <= known.now => in_window(known, due),
                 Ok(due) => Need::At(due),
                 Err(_) => Need::Nothing,
             }
         }
+    }
+}
+
+/// A periodic refresh that is due since then. One that a window kept back is overdue only from now on.
+fn in_window(known: &Circumstances<'_>, due: Timestamp) -> Need {
+    match known.windows.map(|windows| windows.opening(known.now)) {
+        None => Need::Sync(due),
+        Some(Opening::Now) => Need::Sync(known.now),
+        Some(Opening::At(edge)) => Need::At(edge),
+        Some(Opening::Never) => Need::Nothing,
     }
 }
 
@@ -108,6 +125,7 @@ pub fn backoff(failures: u32) -> Duration {
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::api::external_secret::{SyncWindow, SyncWindowKind, SyncWindows};
     use serde_json::json;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -128,7 +146,9 @@ mod tests {
             version: "1-a",
             last_success: None,
             pending: false,
+            template_changed: false,
             target,
+            windows: None,
         }
     }
 
@@ -179,6 +199,57 @@ mod tests {
         }
     }
 
+    fn denied_until(end: &str) -> Windows {
+        Windows::parse(&SyncWindows {
+            kind: SyncWindowKind::Deny,
+            windows: vec![SyncWindow {
+                schedule: "0 0 * * *".into(),
+                duration: end.into(),
+            }],
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_window_keeps_back_only_the_periodic_refresh_until_its_edge() {
+        let windows = denied_until("4h");
+        let object = object(json!({}), SYNCED);
+        let mut known = at("2026-01-01T02:00:00Z", State::Intact);
+        known.windows = Some(&windows);
+        let edge = Need::At("2026-01-01T04:00:01Z".parse().unwrap());
+        assert_eq!(need(&object, HOUR, &known), edge);
+        // A refresh that failed before the window began waits too.
+        known.pending = true;
+        assert_eq!(need(&object, HOUR, &known), edge);
+        known.version = "1-b";
+        assert!(matches!(need(&object, HOUR, &known), Need::Sync(_)));
+        known.version = "1-a";
+        known.target = State::Harmed;
+        assert!(matches!(need(&object, HOUR, &known), Need::Sync(_)));
+    }
+
+    #[test]
+    fn what_a_window_kept_back_is_overdue_only_when_it_may_be_done() {
+        let windows = denied_until("4h");
+        let mut known = at("2026-01-01T05:00:00Z", State::Intact);
+        known.windows = Some(&windows);
+        assert_eq!(
+            need(&object(json!({}), SYNCED), HOUR, &known),
+            Need::Sync(known.now)
+        );
+    }
+
+    #[test]
+    fn a_new_object_waits_for_no_window() {
+        let windows = denied_until("4h");
+        let mut known = at("2026-01-01T02:00:00Z", State::Absent);
+        known.windows = Some(&windows);
+        assert!(matches!(
+            need(&object(json!({}), None), HOUR, &known),
+            Need::Sync(_)
+        ));
+    }
+
     #[test]
     fn a_target_of_merge_that_is_not_there_is_looked_for_at_every_interval() {
         for policy in ["Periodic", "OnChange", "CreatedOnce"] {
@@ -203,6 +274,17 @@ mod tests {
         );
         let later = need(&merged, HOUR, &at("2026-01-01T01:00:10Z", State::Intact));
         assert_eq!(later, Need::Nothing);
+    }
+
+    #[test]
+    fn a_template_that_changed_is_rendered_at_once_but_not_with_created_once() {
+        for policy in ["Periodic", "OnChange", "CreatedOnce"] {
+            let object = object(json!({"refreshPolicy": policy}), SYNCED);
+            let mut known = at("2026-01-01T00:00:10Z", State::Intact);
+            known.template_changed = true;
+            let syncs = matches!(need(&object, HOUR, &known), Need::Sync(_));
+            assert_eq!(syncs, policy != "CreatedOnce", "{policy}");
+        }
     }
 
     #[test]

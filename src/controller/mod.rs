@@ -3,6 +3,7 @@
 pub mod context;
 pub mod due;
 pub mod events;
+pub mod fetch;
 pub mod index;
 pub mod leader;
 pub mod manifests;
@@ -14,6 +15,7 @@ pub mod startup;
 pub mod status;
 pub mod stores;
 pub mod targets;
+pub mod templates;
 pub mod watch;
 pub mod watches;
 
@@ -35,6 +37,7 @@ use crate::store::Stores;
 use crate::store::credentials::ClusterCredentials;
 use crate::target::fence::Fence;
 use crate::telemetry::metrics::Metrics;
+use crate::template::Delims;
 
 /// Work that is under way gets this long to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -60,6 +63,8 @@ pub struct Settings {
     pub store_requeue: Duration,
     /// How long Ready stays True when a due sync is kept back by an outage.
     pub outage_grace: Duration,
+    /// Delimiters of templates.
+    pub delims: Delims,
     /// Whether `target.manifest` is served.
     pub generic_targets: bool,
     /// File with the operator's own token, for stores that name no other.
@@ -100,6 +105,7 @@ pub async fn run(
         fence: fence.clone(),
         metrics: metrics.clone(),
         places: settings.concurrent,
+        delims: settings.delims.clone(),
         outage_grace: settings.outage_grace,
         generic_targets: settings.generic_targets,
         store_requeue: settings.store_requeue,

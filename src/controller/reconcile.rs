@@ -1,10 +1,8 @@
 //! One ExternalSecret, from its wish to its Secret.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -12,24 +10,24 @@ use tokio::time::Instant;
 
 use super::context::{Context, Place, instant_of};
 use super::due::{self, Circumstances, Need};
+use super::fetch::read_all;
 use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
 use super::queue::Work;
 use super::status::{Ready, Synced};
 use super::targets::State;
+use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
-use crate::store::session::ReadError;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::assemble::{Answer, Assembled, assemble};
+use crate::sync::assemble::assemble;
 use crate::sync::plan::{Plan, Read, plan};
+use crate::sync::shape::{self, Sources};
 use crate::target::apply::{self, Applied};
-use crate::target::manifest::{self, Content};
+use crate::target::manifest;
 use crate::target::names;
-use crate::target::plan::Outcome;
-use crate::vault::error::VaultError;
-use crate::vault::kv::KvAnswer;
+use crate::target::plan::{Outcome, Wanted};
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +100,7 @@ async fn reconcile(
         ))
     })?;
     let version = version_of(object);
+    ctx.template_sources.follow(ctx, key, object.spec.template());
     let target = target_state(ctx, object).await?;
     let memory = ctx.memory(key);
     let known = Circumstances {
@@ -109,23 +108,37 @@ async fn reconcile(
         version: &version,
         last_success: memory.last_success,
         pending: memory.overdue_since.is_some() || memory.failures > 0,
+        template_changed: ctx.template_sources.is_changed(key),
         target,
+        windows: plan.windows.as_ref(),
     };
     let overdue_since = match due::need(object, interval.as_std().unwrap_or_default(), &known) {
         Need::Nothing => return Ok(Next::Nothing),
-        Need::At(at) => return Ok(Next::At(instant_of(at))),
+        Need::At(at) => {
+            if memory.overdue_since.is_some() {
+                // Kept back by a window: it is overdue again when that lets it through.
+                ctx.remember(key, |memory| memory.overdue_since = None);
+            }
+            return Ok(Next::At(instant_of(at)));
+        }
         Need::Sync(since) => memory.overdue_since.unwrap_or(since),
     };
     ctx.remember(key, |memory| memory.overdue_since = Some(overdue_since));
+    if let Some(template) = object.spec.template() {
+        shape::check(template, &ctx.delims)
+            .map_err(|error| Failure::refused(format!("could not update secret: {error}")))?;
+    }
     let Some(stores) = open_stores(ctx, key, &plan)? else {
         return Ok(Next::Nothing);
     };
+    let making = ctx.making();
     // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
-    let (assembled, existing) = place
+    let (fetched, sources) = place
         .left_for(fetch(ctx, key, object, &plan, &stores, target))
         .await?;
-    let applied = write(ctx, object, &assembled, existing).await?;
+    let rendered = templates::render(ctx, object, fetched, sources).await?;
+    let applied = write(ctx, object, rendered).await?;
     let (reason, message) = outcome::said(object, applied.outcome);
     let ready = Ready::yes(reason, message);
     let synced = Synced {
@@ -138,17 +151,23 @@ async fn reconcile(
         memory.failures = 0;
         memory.overdue_since = None;
     });
+    drop(making);
+    place.leave();
+    let turn = ctx.status_turn().await;
     outcome::write_status(ctx, key, object, &ready, Some(&synced)).await?;
+    drop(turn);
     let memory = ctx.memory(key);
     let known = Circumstances {
         now: Timestamp::now(),
         version: &version_of(object),
         last_success: memory.last_success,
         pending: false,
+        template_changed: ctx.template_sources.is_changed(key),
         target: match applied.outcome {
             Outcome::Missing => State::Absent,
             Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
         },
+        windows: plan.windows.as_ref(),
     };
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
     Ok(
@@ -194,7 +213,7 @@ async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, F
     if state != State::Unknown {
         return Ok(state);
     }
-    let secret = apply::get(&ctx.client, &target.namespace, &target.name)
+    let secret = apply::get::<Secret>(&ctx.client, &target.namespace, &target.name)
         .await
         .map_err(Failure::from)?;
     let Some(secret) = secret else {
@@ -243,7 +262,7 @@ async fn fetch(
     plan: &Plan,
     stores: &[Arc<Store>],
     target: State,
-) -> Result<(Assembled, Option<Secret>), Failure> {
+) -> Result<(Rendering, Sources), Failure> {
     let target_key = target_of(object);
     // A target of Merge is somebody else's until the first merge, and not among those that are watched;
     // and of one that is to be deleted it must be known whose it is.
@@ -252,39 +271,38 @@ async fn fetch(
             || object.spec.creation_policy() == CreationPolicy::Merge
             || object.spec.deletion_policy() == DeletionPolicy::Delete);
     // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
-    let (answers, existing) = tokio::join!(read_all(ctx, key, plan, stores), async {
-        if expect_target {
-            apply::get(&ctx.client, &target_key.namespace, &target_key.name)
-                .await
-                .map_err(Failure::from)
-        } else {
-            Ok(None)
-        }
-    });
-    let assembled = assemble(plan, &answers?).map_err(|e| Failure::own(e.to_string()))?;
-    Ok((assembled, existing?))
+    let (answers, existing, sources) = tokio::join!(
+        read_all(ctx, key, plan, stores),
+        async {
+            if expect_target {
+                apply::get(&ctx.client, &target_key.namespace, &target_key.name)
+                    .await
+                    .map_err(Failure::from)
+            } else {
+                Ok(None)
+            }
+        },
+        templates::read_sources(ctx, key, object.spec.template()),
+    );
+    let fetched = Rendering {
+        assembled: assemble(plan, &answers?).map_err(|e| Failure::own(e.to_string()))?,
+        existing: existing?,
+        shaped: None,
+    };
+    Ok((fetched, sources?))
 }
 
 async fn write(
     ctx: &Arc<Context>,
     object: &Arc<ExternalSecret>,
-    assembled: &Assembled,
-    existing: Option<Secret>,
+    rendered: Rendering,
 ) -> Result<Applied, Failure> {
+    let missing = rendered.assembled.missing.clone();
     let applied = match object.spec.manifest() {
-        Some(manifest) => {
-            let content = Content {
-                assembled,
-                data: &assembled.data,
-                labels: &BTreeMap::new(),
-                annotations: &BTreeMap::new(),
-                paths: &[],
-            };
-            manifests::write(ctx, object, manifest, &content).await?
-        }
-        None => write_secret(ctx, object, assembled, existing).await?,
+        Some(manifest) => manifests::write(ctx, object, manifest, &rendered.content()).await?,
+        None => write_secret(ctx, object, rendered).await?,
     };
-    for missing in &assembled.missing {
+    for missing in &missing {
         ctx.recorder.send(
             super::context::reference(object.as_ref()),
             false,
@@ -298,11 +316,14 @@ async fn write(
 async fn write_secret(
     ctx: &Arc<Context>,
     object: &Arc<ExternalSecret>,
-    assembled: &Assembled,
-    existing: Option<Secret>,
+    rendered: Rendering,
 ) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, assembled, existing)
+    let wanted = Wanted {
+        assembled: &rendered.assembled,
+        shaped: rendered.shaped.as_ref(),
+    };
+    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, rendered.existing)
         .await
         .map_err(Failure::from)?;
     remember_target(ctx, object, &target_of(object), &applied).await?;
@@ -310,44 +331,6 @@ async fn write_secret(
         outcome::tell_written(ctx, object, &applied);
     }
     Ok(applied)
-}
-
-async fn read_all(
-    ctx: &Context,
-    key: &ObjectKey,
-    plan: &Plan,
-    stores: &[Arc<Store>],
-) -> Result<Vec<Answer>, Failure> {
-    let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
-        let version = read.version.as_deref().and_then(|version| version.parse().ok());
-        let answer = ctx.stores.read(store, &key.namespace, &read.key, version).await;
-        answer.map_err(|error| match error {
-            ReadError::Outage(down) => Failure::Outage {
-                store: store.key().clone(),
-                url: store.url().into(),
-                down,
-            },
-            ReadError::Login(message) => Failure::store_not_ready(store.key(), "VaultDenied", &message),
-            ReadError::Denied(message) => Failure::own(format!("key {}: {message}", read.key)),
-            // No fault of the object: it is tried again, and its status says nothing of it.
-            ReadError::Vault(error @ VaultError::RateLimited { .. }) => Failure::Api(error.to_string()),
-            ReadError::Vault(error) => Failure::own(format!(
-                "{} could not read key {}: {error}",
-                store.key(),
-                read.key
-            )),
-        })
-    });
-    join_all(reads)
-        .await
-        .into_iter()
-        .map(|answer| {
-            answer.map(|answer| match answer {
-                KvAnswer::Found(json) => Answer::Found(json),
-                KvAnswer::Missing => Answer::Missing,
-            })
-        })
-        .collect()
 }
 
 async fn remember_target(

@@ -1,4 +1,4 @@
-//! Objects that a store's login depends on: while a store is not ready, they are watched by name, so
+//! Watches of single objects by name. Objects that a store's login depends on: while a store is not ready, they are watched by name, so
 //! that a correction of them is noticed at once (a refused login is otherwise retried calmly).
 
 use std::collections::HashMap;
@@ -33,15 +33,13 @@ impl References {
         let tasks = references.into_iter().map(|reference| {
             let (ctx, store) = (ctx.clone(), store.clone());
             tokio::spawn(async move {
-                let client = ctx.client.clone();
-                let changed = || ctx.store_queue.push(&store, Priority::Urgent);
-                match reference.kind {
-                    ReferenceKind::Secret => follow::<Secret>(client, &reference, changed).await,
-                    ReferenceKind::ConfigMap => follow::<ConfigMap>(client, &reference, changed).await,
-                    ReferenceKind::ServiceAccount => {
-                        follow::<ServiceAccount>(client, &reference, changed).await
+                let seen = |sight| {
+                    // The first list shows what the failed login has seen already.
+                    if matches!(sight, Sight::Changed(_)) {
+                        ctx.store_queue.push(&store, Priority::Urgent);
                     }
-                }
+                };
+                follow_any(ctx.client.clone(), &reference, seen).await;
             })
         });
         running.insert(store.clone(), tasks.collect());
@@ -60,7 +58,24 @@ impl References {
     }
 }
 
-async fn follow<K>(client: Client, reference: &Reference, changed: impl Fn())
+/// What a watch of one object shows: its resourceVersion, or that there is none.
+pub enum Sight {
+    /// When the watch begins, and after it was interrupted.
+    Listed(Option<String>),
+    /// When it changes.
+    Changed(Option<String>),
+}
+
+/// Watches one object until the task ends.
+pub async fn follow_any(client: Client, reference: &Reference, seen: impl Fn(Sight)) {
+    match reference.kind {
+        ReferenceKind::Secret => follow::<Secret>(client, reference, seen).await,
+        ReferenceKind::ConfigMap => follow::<ConfigMap>(client, reference, seen).await,
+        ReferenceKind::ServiceAccount => follow::<ServiceAccount>(client, reference, seen).await,
+    }
+}
+
+async fn follow<K>(client: Client, reference: &Reference, seen: impl Fn(Sight))
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -71,10 +86,15 @@ where
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client, &reference.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={}", reference.name));
     let mut events = start_watcher(api, config).default_backoff().boxed();
+    let mut listed = None;
     while let Some(event) = events.next().await {
-        // The first list shows what the failed login has seen already.
-        if matches!(event, Ok(Event::Apply(_) | Event::Delete(_))) {
-            changed();
+        match event {
+            Ok(Event::Init) => listed = None,
+            Ok(Event::InitApply(object)) => listed = object.metadata.resource_version,
+            Ok(Event::InitDone) => seen(Sight::Listed(listed.take())),
+            Ok(Event::Apply(object)) => seen(Sight::Changed(object.metadata.resource_version)),
+            Ok(Event::Delete(_)) => seen(Sight::Changed(None)),
+            Err(_) => {}
         }
     }
 }

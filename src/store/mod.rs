@@ -21,7 +21,7 @@ use self::settings::{Ca, Reference, Served, Settings};
 use crate::api::store::{SecretStoreSpec, StoreKey};
 use crate::telemetry::metrics::Metrics;
 use crate::vault::error::VaultError;
-use crate::vault::kv::KvAnswer;
+use crate::vault::kv::{Kv, KvAnswer, Question, SecretPath};
 use crate::vault::transport::Server;
 
 /// Identities that one store may have at once: one per namespace with referent authentication.
@@ -355,23 +355,22 @@ impl Stores {
         }
     }
 
-    /// Reads a key of a store for an ExternalSecret of a namespace.
+    /// Asks a store about a path for an ExternalSecret of a namespace.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn read(
+    pub async fn ask(
         &self,
         store: &Arc<Store>,
         namespace: &str,
-        key: &str,
-        version: Option<u64>,
+        path: SecretPath,
+        question: Question,
     ) -> Result<KvAnswer, ReadError> {
-        let path = store.settings.kv.locate(key).map_err(ReadError::Vault)?;
         let referent = store.settings.is_referent().then(|| namespace.to_string());
         let session = self
             .session(store, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
-        session.read(path, version).await
+        session.ask(path, question).await
     }
 
     fn session(&self, store: &Arc<Store>, identity: Identity) -> Result<Arc<Session>, String> {
@@ -453,6 +452,12 @@ impl Store {
             .connection
             .as_ref()
             .is_some_and(|connection| connection.health() == Health::Up)
+    }
+
+    /// The KV engine it reads from.
+    #[must_use]
+    pub fn kv(&self) -> &Kv {
+        &self.settings.kv
     }
 
     /// Base URL of its server.

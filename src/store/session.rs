@@ -12,7 +12,7 @@ use super::credentials::{Credentials, Identity};
 use super::settings::{Auth, Settings};
 use crate::vault::auth::{self, Lease};
 use crate::vault::error::VaultError;
-use crate::vault::kv::{KvAnswer, SecretPath};
+use crate::vault::kv::{KvAnswer, Question, SecretPath};
 use crate::vault::transport::{Token, Transport};
 
 /// A refused login is tried again after this long, doubling up to [`DENIED_MAX`].
@@ -58,7 +58,7 @@ struct Slot {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct ReadKey {
     path: SecretPath,
-    version: Option<u64>,
+    question: Question,
 }
 
 /// The token's state.
@@ -313,18 +313,14 @@ impl Session {
         }
     }
 
-    /// Reads a path. Whoever asks before the request is sent shares it; whoever asks later gets the
+    /// Asks about a path. Whoever asks before the request is sent shares it; whoever asks later gets the
     /// next one, so that no answer is older than the question (promise 3). There is no cache.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn read(
-        self: &Arc<Self>,
-        path: SecretPath,
-        version: Option<u64>,
-    ) -> Result<KvAnswer, ReadError> {
+    pub async fn ask(self: &Arc<Self>, path: SecretPath, question: Question) -> Result<KvAnswer, ReadError> {
         let (sender, receiver) = oneshot::channel();
-        let key = ReadKey { path, version };
+        let key = ReadKey { path, question };
         let first = {
             let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
             let first = !reads.contains_key(&key);
@@ -385,13 +381,12 @@ impl Session {
         }
         // 403: a dead token, or no policy for the path. One new login tells (promise 4).
         let denied = || {
+            let (path, operation) = (key.path.policy_path(key.question), key.question.operation());
             ReadError::Denied(format!(
-                "Vault {} answered 403 to the read of '{}': no policy of {} allows it; add 'path \"{}\" {{ capabilities \
-                 = [\"read\"] }}' to one of its policies",
+                "Vault {} answered 403 to the {operation} of '{path}': no policy of {} allows it; add 'path \"{path}\" \
+                 {{ capabilities = [\"{operation}\"] }}' to one of its policies",
                 self.connection.url(),
-                key.path.policy_path(),
                 self.settings.auth.whose(),
-                key.path.policy_path(),
             ))
         };
         let Some(token) = self.log_in_after_403(serial).await? else {
@@ -442,11 +437,11 @@ impl Session {
         let read_with = |transport: Arc<Transport>| {
             let (key, token) = (key.clone(), token.clone());
             async move {
-                let call = key.path.read(key.version)?.token(&token);
-                key.path.answer(transport.send(call).await?)
+                let call = key.path.call(key.question)?.token(&token);
+                key.path.answer(key.question, transport.send(call).await?)
             }
         };
-        self.connection.call("read", read_with).await
+        self.connection.call(key.question.operation(), read_with).await
     }
 }
 

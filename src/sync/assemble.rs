@@ -6,18 +6,21 @@ use std::sync::Arc;
 
 use super::decode::{self, DecodeError, NullByteError};
 use super::keys::{self, KeyError};
-use super::plan::{Destination, Entry, Plan, WhenMissing};
+use super::plan::{Destination, Entry, Plan, What, WhenMissing};
 use super::property::{self, PropertyError};
+use super::rewrite::{self, RewriteError};
 use crate::secret::SecretBytes;
 use crate::vault::json::Json;
 
-/// What a store answered to one read. Anything else than these two is an error of the read and never comes
-/// here.
+/// What a store answered to one read. Anything else than these is an error of the read and never comes here.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// The secret.
+    /// The secret, or its metadata.
     Found(Arc<Json>),
-    /// The store is sure that there is no such secret.
+    /// What a search found: secrets as JSON, by name. None is an answer too: the folder is there, and nothing
+    /// in it fits.
+    Many(BTreeMap<String, SecretBytes>),
+    /// The store is sure that there is no such secret, or no such folder.
     Missing,
 }
 
@@ -52,12 +55,18 @@ pub enum Fault {
          Merge a secret that is gone is no error"
     )]
     Missing,
+    /// Its metadata do not exist. As in ESO no deletion policy applies: metadata are not what is synced.
+    #[error("secret not found: there are no metadata at this path; create the secret, or correct the key")]
+    NoMetadata,
     /// Nobody answered the read of this entry.
     #[error("the plan was carried out without this read; this is a fault of keyferry, please report it")]
     NotRead,
     /// The property.
     #[error(transparent)]
     Property(#[from] PropertyError),
+    /// A rewrite of keys.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
     /// A key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -77,39 +86,50 @@ pub fn assemble(plan: &Plan, answers: &[Answer]) -> Result<Assembled, AssembleEr
             entry: entry.label(),
             fault,
         };
-        match answers.get(entry.read) {
-            Some(Answer::Found(secret)) => {
-                assembled.data.extend(values(entry, secret).map_err(failed)?);
-                assembled.found += 1;
+        let answer = answers.get(entry.read).ok_or_else(|| failed(Fault::NotRead))?;
+        let Some((values, found)) = values(entry, answer).map_err(failed)? else {
+            let metadata = plan
+                .reads
+                .get(entry.read)
+                .is_some_and(|read| read.what == What::Metadata);
+            match plan.when_missing {
+                _ if metadata => return Err(failed(Fault::NoMetadata)),
+                WhenMissing::Skip => assembled.missing.push(entry.label()),
+                WhenMissing::Fail => return Err(failed(Fault::Missing)),
             }
-            Some(Answer::Missing) if plan.when_missing == WhenMissing::Skip => {
-                assembled.missing.push(entry.label())
-            }
-            Some(Answer::Missing) => return Err(failed(Fault::Missing)),
-            None => return Err(failed(Fault::NotRead)),
-        }
+            continue;
+        };
+        assembled.data.extend(values);
+        assembled.found += found;
     }
     Ok(assembled)
 }
 
-/// The keys and values of one entry.
-fn values(entry: &Entry, secret: &Json) -> Result<BTreeMap<String, SecretBytes>, Fault> {
+type Values = BTreeMap<String, SecretBytes>;
+
+/// The keys and values of one entry, and of how many secrets they are; none if it is missing.
+fn values(entry: &Entry, answer: &Answer) -> Result<Option<(Values, usize)>, Fault> {
     let property = entry.property.as_deref();
-    match &entry.into {
-        Destination::Key(key) => {
+    let (members, found) = match (answer, &entry.into) {
+        (Answer::Missing, _) => return Ok(None),
+        (Answer::Found(secret), Destination::Key(key)) => {
             let value = finish(entry, property::value(secret, property)?, "the value")?;
-            Ok(BTreeMap::from([(key.clone(), value)]))
+            return Ok(Some((BTreeMap::from([(key.clone(), value)]), 1)));
         }
-        Destination::OwnKeys(strategy) => {
-            let members = keys::convert(property::members(secret, property)?, *strategy)?;
-            let members = keys::validate(members)?.into_iter();
-            let finished = members.map(|(key, value)| {
-                let value = finish(entry, value, &format!("the value of key {key:?}"))?;
-                Ok((key, value))
-            });
-            finished.collect()
-        }
-    }
+        (Answer::Many(_), Destination::Key(_)) => return Err(Fault::NotRead),
+        (Answer::Found(secret), _) => (property::members(secret, property)?, 1),
+        (Answer::Many(secrets), _) => (secrets.clone(), secrets.len()),
+    };
+    let named = match &entry.into {
+        Destination::Rewritten(rewrites) => rewrite::apply(rewrites, members)?,
+        Destination::OwnKeys(strategy) => keys::convert(members, *strategy)?,
+        Destination::Key(_) => members,
+    };
+    let finished = keys::validate(named)?.into_iter().map(|(key, value)| {
+        let value = finish(entry, value, &format!("the value of key {key:?}"))?;
+        Ok((key, value))
+    });
+    Ok(Some((finished.collect::<Result<_, Fault>>()?, found)))
 }
 
 fn finish(entry: &Entry, value: SecretBytes, what: &str) -> Result<SecretBytes, Fault> {

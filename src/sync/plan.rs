@@ -3,12 +3,21 @@
 
 use std::collections::HashMap;
 
-use super::keys;
+use super::find::Filter;
+use super::windows::Windows;
+use super::{keys, rewrite};
 use crate::api::external_secret::{
     ConversionStrategy, CreationPolicy, DecodingStrategy, DeletionPolicy, ExternalSecretData,
-    ExternalSecretDataFrom, ExternalSecretSpec, ExternalSecretTarget, MetadataPolicy, NullBytePolicy,
-    RemoteRef, SecretStoreRef, StoreKind, StoreSourceRef,
+    ExternalSecretDataFrom, ExternalSecretSpec, ExternalSecretTarget, ExternalSecretTemplate, Find,
+    MetadataPolicy, NullBytePolicy, RemoteRef, Rewrite, SecretStoreRef, StoreKind, StoreSourceRef,
 };
+
+/// Types whose Secrets are never ours to write, whatever the policy: they give rights or hold releases.
+pub const FORBIDDEN_TYPES: &[&str] = &[
+    "kubernetes.io/service-account-token",
+    "bootstrap.kubernetes.io/token",
+    "helm.sh/release.v1",
+];
 
 /// A store, by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +28,7 @@ pub struct StoreRef {
     pub name: String,
 }
 
-/// One request to a store.
+/// One request to a store, or one search through it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Read {
     /// Where to read.
@@ -28,6 +37,19 @@ pub struct Read {
     pub key: String,
     /// The version of the secret; none means the latest.
     pub version: Option<String>,
+    /// What of it.
+    pub what: What,
+}
+
+/// What is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum What {
+    /// The secret.
+    Value,
+    /// Its metadata.
+    Metadata,
+    /// Every secret below the path that fits.
+    Find(Filter),
 }
 
 /// What to read, and what to make of it.
@@ -39,6 +61,8 @@ pub struct Plan {
     pub entries: Vec<Entry>,
     /// What to do about an entry whose secret does not exist.
     pub when_missing: WhenMissing,
+    /// When a periodic refresh may happen; none means always.
+    pub windows: Option<Windows>,
 }
 
 /// What to do about an entry whose secret does not exist.
@@ -55,8 +79,8 @@ pub enum WhenMissing {
 pub struct Entry {
     /// Where it stands, for example `spec.data[0]` or `spec.dataFrom[1].extract`.
     pub place: String,
-    /// The path that it reads.
-    pub key: String,
+    /// What it reads, for example `key: app/db` or `path: app`.
+    pub reads: String,
     /// Which of [`Plan::reads`] it uses.
     pub read: usize,
     /// The top-level key or gjson path to take from the secret; none means all of it.
@@ -70,10 +94,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The entry and the path it reads, as messages name it.
+    /// The entry and what it reads, as messages name it.
     #[must_use]
     pub fn label(&self) -> String {
-        format!("{} (key: {})", self.place, self.key)
+        format!("{} ({})", self.place, self.reads)
     }
 }
 
@@ -82,8 +106,10 @@ impl Entry {
 pub enum Destination {
     /// One value, under this key (`data`).
     Key(String),
-    /// Every member of a JSON object, under its own converted name (`dataFrom.extract`).
+    /// Every member of a JSON object, or every secret found, under its own converted name (`dataFrom`).
     OwnKeys(ConversionStrategy),
+    /// The same under rewritten names, which are not converted (`dataFrom.rewrite`).
+    Rewritten(Vec<Rewrite>),
 }
 
 /// A spec that cannot be carried out until it is changed.
@@ -97,7 +123,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    /// This field, for this reason.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             problem: problem.into(),
@@ -113,12 +140,7 @@ impl Refusal {
 pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal> {
     let target = spec.target.clone().unwrap_or_default();
     check_target(&target)?;
-    if spec.sync_windows.is_some() {
-        return Err(Refusal::not_served(
-            "spec.syncWindows",
-            "remove it: the secret is then read at every refreshInterval",
-        ));
-    }
+    let windows = spec.sync_windows.as_ref().map(Windows::parse).transpose()?;
     if spec.data.is_empty() && spec.data_from.is_empty() {
         return Err(Refusal::new(
             "spec",
@@ -146,31 +168,13 @@ pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal>
         reads: planner.reads,
         entries,
         when_missing,
+        windows,
     })
 }
 
 fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
     if let Some(template) = &target.template {
-        let metadata = template.metadata.as_ref().is_some_and(|metadata| {
-            metadata.annotations.as_ref().is_some_and(|map| !map.is_empty())
-                || metadata.labels.as_ref().is_some_and(|map| !map.is_empty())
-                || !metadata.finalizers.is_empty()
-        });
-        let held = [
-            (
-                "type",
-                template.type_.as_ref().is_some_and(|type_| !type_.is_empty()),
-            ),
-            ("metadata", metadata),
-            ("data", template.data.as_ref().is_some_and(|map| !map.is_empty())),
-            ("templateFrom", !template.template_from.is_empty()),
-        ];
-        if let Some((field, _)) = held.iter().find(|(_, held)| *held) {
-            return Err(Refusal::not_served(
-                format!("spec.target.template.{field}"),
-                "remove it: the values are then written as they were read",
-            ));
-        }
+        check_template(template)?;
     }
     // As in ESO, Orphan is told only when there is nothing left to read: until then it is synced.
     let never = matches!(
@@ -183,6 +187,29 @@ fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
             "deletionPolicy=Delete must not be used when the controller doesn't own the secret. Please set \
              creationPolicy=Owner, or another deletionPolicy",
         ));
+    }
+    Ok(())
+}
+
+/// Types whose Secrets give rights: no template may make one (ESO's rule; the definitions refuse what they
+/// can see of it).
+fn check_template(template: &ExternalSecretTemplate) -> Result<(), Refusal> {
+    let type_ = template.type_.as_deref().unwrap_or_default();
+    if FORBIDDEN_TYPES.contains(&type_) {
+        return Err(Refusal::new(
+            "spec.target.template.type",
+            format!(
+                "template.type={type_:?} is not allowed; such a Secret gives rights or holds somebody's state"
+            ),
+        ));
+    }
+    for (position, from) in template.template_from.iter().enumerate() {
+        if from.config_map.is_none() && from.secret.is_none() && from.literal.is_none() {
+            return Err(Refusal::new(
+                format!("spec.target.template.templateFrom[{position}]"),
+                "names no template; add configMap, secret or literal",
+            ));
+        }
     }
     Ok(())
 }
@@ -216,33 +243,76 @@ impl Planner<'_> {
     }
 
     fn data_from(&mut self, place: &str, entry: &ExternalSecretDataFrom) -> Result<Entry, Refusal> {
-        if entry.find.is_some() {
-            return Err(Refusal::not_served(
-                format!("{place}.find"),
-                "take every secret by an entry with extract, or its values one by one with spec.data",
-            ));
-        }
-        if !entry.rewrite.is_empty() {
-            return Err(Refusal::not_served(
-                format!("{place}.rewrite"),
-                "remove it, or take the values one by one with spec.data, where secretKey names each key",
-            ));
-        }
-        if let Some(source) = &entry.source_ref {
+        let source = entry.source_ref.as_ref();
+        if let Some(source) = source {
             refuse_generator(place, source)?;
         }
-        let Some(extract) = &entry.extract else {
-            let problem = if entry.source_ref.is_some() {
-                "sourceRef.storeRef alone reads nothing; add extract.key, the path of the secret to read"
+        rewrite::check(&entry.rewrite)
+            .map_err(|(field, problem)| Refusal::new(format!("{place}.rewrite{field}"), problem))?;
+        let into = |strategy: Option<ConversionStrategy>| {
+            if entry.rewrite.is_empty() {
+                Destination::OwnKeys(strategy.unwrap_or_default())
             } else {
-                "either extract, find, or sourceRef must be set to dataFrom; add extract.key, the path of the secret \
-                 to read"
-            };
-            return Err(Refusal::new(place, problem));
+                Destination::Rewritten(entry.rewrite.clone())
+            }
         };
-        let field = format!("{place}.extract");
-        let into = Destination::OwnKeys(extract.conversion_strategy.unwrap_or_default());
-        self.entry(place, &field, extract, entry.source_ref.as_ref(), into, &field)
+        match (&entry.extract, &entry.find) {
+            (Some(extract), None) => {
+                let field = format!("{place}.extract");
+                let into = into(extract.conversion_strategy);
+                self.entry(place, &field, extract, source, into, &field)
+            }
+            (None, Some(find)) => self.find(place, find, source, into(find.conversion_strategy)),
+            (Some(_), Some(_)) => Err(Refusal::new(
+                place,
+                "extract and find cannot be set at the same time; make two entries of them",
+            )),
+            (None, None) => {
+                let problem = if source.is_some() {
+                    "sourceRef.storeRef alone reads nothing; add extract.key, the path of the secret to read, or find"
+                } else {
+                    "either extract, find, or sourceRef must be set to dataFrom; add extract.key, the path of the \
+                     secret to read, or find"
+                };
+                Err(Refusal::new(place, problem))
+            }
+        }
+    }
+
+    fn find(
+        &mut self,
+        at: &str,
+        find: &Find,
+        source: Option<&StoreSourceRef>,
+        into: Destination,
+    ) -> Result<Entry, Refusal> {
+        let place = format!("{at}.find");
+        let path = find.path.clone().unwrap_or_default();
+        check_path(&format!("{place}.path"), &path)?;
+        let regexp = find
+            .name
+            .as_ref()
+            .map(|name| name.regexp.clone().unwrap_or_default());
+        let filter = Filter::new(regexp, find.tags.clone())
+            .map_err(|problem| Refusal::new(format!("{place}.name.regexp"), problem))?;
+        let reads = match path.as_str() {
+            "" => "the whole mount".to_owned(),
+            path => format!("path: {path}"),
+        };
+        Ok(Entry {
+            place,
+            reads,
+            read: self.read(Read {
+                store: self.store(at, source)?,
+                key: path,
+                version: None,
+                what: What::Find(filter),
+            }),
+            property: None,
+            decoding: find.decoding_strategy.unwrap_or_default(),
+            null_bytes: find.null_byte_policy.unwrap_or_default(),
+            into,
+        })
     }
 
     fn entry(
@@ -255,24 +325,24 @@ impl Planner<'_> {
         place: &str,
     ) -> Result<Entry, Refusal> {
         let store = self.store(at, source)?;
-        if remote.metadata_policy == Some(MetadataPolicy::Fetch) {
-            return Err(Refusal::not_served(
-                format!("{field}.metadataPolicy"),
-                "remove it, or set it to None: the value of the secret is then read instead of its metadata",
-            ));
-        }
         check_key(&format!("{field}.key"), &remote.key)?;
         let version = remote.version.clone().filter(|version| !version.is_empty());
         if let Some(version) = &version {
             check_version(&format!("{field}.version"), version)?;
         }
+        let read = match remote.metadata_policy.unwrap_or_default() {
+            MetadataPolicy::None => (version, What::Value),
+            // Metadata are those of the secret as a whole; ESO takes no notice of the version either.
+            MetadataPolicy::Fetch => (None, What::Metadata),
+        };
         Ok(Entry {
             place: place.to_owned(),
-            key: remote.key.clone(),
+            reads: format!("key: {}", remote.key),
             read: self.read(Read {
                 store,
                 key: remote.key.clone(),
-                version,
+                version: read.0,
+                what: read.1,
             }),
             property: remote.property.clone().filter(|property| !property.is_empty()),
             decoding: remote.decoding_strategy.unwrap_or_default(),
@@ -332,8 +402,6 @@ fn refuse_generator(place: &str, source: &StoreSourceRef) -> Result<(), Refusal>
     }
 }
 
-/// Stops `..` because it would lead out of the mount: tenants who share a ClusterSecretStore with a broad
-/// policy would read each other's secrets.
 fn check_key(field: &str, key: &str) -> Result<(), Refusal> {
     if key.is_empty() {
         return Err(Refusal::new(
@@ -341,6 +409,12 @@ fn check_key(field: &str, key: &str) -> Result<(), Refusal> {
             "is empty; name the path of the secret to read",
         ));
     }
+    check_path(field, key)
+}
+
+/// Stops `..` because it would lead out of the mount: tenants who share a ClusterSecretStore with a broad
+/// policy would read each other's secrets.
+fn check_path(field: &str, key: &str) -> Result<(), Refusal> {
     if key.chars().any(char::is_control) {
         return Err(Refusal::new(
             field,

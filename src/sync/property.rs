@@ -85,18 +85,18 @@ pub fn members(
     };
     let text = value(secret, property)?;
     let again = Json::parse(text.expose()).map_err(|error| PropertyError::NotJson { what: what(), error })?;
-    let again = through_float(again);
     match again.kind() {
         // Go decodes null into an empty map.
         "null" => Ok(BTreeMap::new()),
-        kind => match again.into_object() {
-            Some(members) => Ok(members
-                .iter()
-                .map(|(key, member)| (key.clone(), bytes(member)))
-                .collect()),
-            None => Err(PropertyError::NotAnObject { what: what(), kind }),
-        },
+        kind => texts(again).ok_or_else(|| PropertyError::NotAnObject { what: what(), kind }),
     }
+}
+
+/// The members of an object after Go has read it into a map, each as it is stored in the target.
+pub(super) fn texts(json: Json) -> Option<BTreeMap<String, SecretBytes>> {
+    let members = through_float(json).into_object()?;
+    let texts = members.iter().map(|(key, member)| (key.clone(), bytes(member)));
+    Some(texts.collect())
 }
 
 /// A value as it is stored in the target.
@@ -124,7 +124,8 @@ fn through_float(mut json: Json) -> Json {
     json
 }
 
-fn nested_through_float(json: &mut Json) {
+/// Every number as `encoding/json` writes it after Go has read it into a float.
+pub(super) fn nested_through_float(json: &mut Json) {
     match json {
         Json::Number(text) => *json = Json::Number(number::in_json(text)),
         Json::Array(items) => items.iter_mut().for_each(nested_through_float),

@@ -4,21 +4,23 @@
 //! Secret that ESO wrote carries one entry of managedFields for both operators, and keys that are no
 //! longer wanted are found and removed whoever wrote them.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, ResourceExt as _};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::fence::Fence;
 use super::hash::DataHasher;
 use super::manifest::ManifestError;
 use super::names;
-use super::plan::{self, Action, Outcome, TargetError};
+use super::plan::{self, Action, Outcome, TargetError, Wanted};
 use crate::api::external_secret::ExternalSecret;
-use crate::sync::assemble::Assembled;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Rounds of reading and writing when somebody else writes the same Secret at the same time.
@@ -70,12 +72,15 @@ pub fn describe(error: &kube::Error) -> String {
     }
 }
 
-/// Reads a Secret.
+/// Reads an object of a namespace.
 ///
 /// # Errors
 /// If the API server did not answer.
-pub async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, ApplyError> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+pub async fn get<K>(client: &Client, namespace: &str, name: &str) -> Result<Option<K>, ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
     timed(api.get_opt(name)).await
 }
 
@@ -88,7 +93,7 @@ pub async fn apply(
     fence: &Arc<Fence>,
     hasher: &DataHasher,
     object: &ExternalSecret,
-    assembled: &Assembled,
+    wanted: Wanted<'_>,
     mut existing: Option<Secret>,
 ) -> Result<Applied, ApplyError> {
     let namespace = object.namespace().unwrap_or_default();
@@ -98,7 +103,7 @@ pub async fn apply(
         ..PostParams::default()
     };
     for _ in 0..ROUNDS {
-        let planned = plan::plan(object, existing.as_ref(), assembled, hasher).map_err(ApplyError::Target)?;
+        let planned = plan::plan(object, existing.as_ref(), wanted, hasher).map_err(ApplyError::Target)?;
         if !matches!(planned.action, Action::Nothing) && !fence.is_open() {
             return Err(ApplyError::NotLeading);
         }

@@ -33,13 +33,19 @@ impl DataHasher {
     /// The annotation for this data.
     #[must_use]
     pub fn annotation(&self, data: &BTreeMap<String, ByteString>) -> String {
+        self.hash(data.iter().map(|(key, value)| (key, value.0.as_slice())))
+    }
+
+    /// The keyed hash of names and values, in their order.
+    #[must_use]
+    pub fn hash<'a>(&self, pairs: impl Iterator<Item = (impl AsRef<str>, &'a [u8])>) -> String {
         // HMAC takes a key of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
             return String::new();
         };
-        for (key, value) in data {
+        for (key, value) in pairs {
             // With lengths, so that no two maps make the same bytes.
-            for part in [key.as_bytes(), &value.0] {
+            for part in [key.as_ref().as_bytes(), value] {
                 mac.update(&(part.len() as u64).to_be_bytes());
                 mac.update(part);
             }

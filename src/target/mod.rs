@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod fence;
 pub mod hash;
+pub mod kept;
 pub mod manifest;
 pub mod manifest_apply;
 pub mod manifest_path;

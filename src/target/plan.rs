@@ -10,17 +10,13 @@ use kube::{Resource, ResourceExt as _};
 use super::hash::DataHasher;
 use super::names;
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
+use crate::secret::SecretBytes;
 use crate::sync::assemble::Assembled;
+use crate::sync::plan::FORBIDDEN_TYPES;
+use crate::sync::shape::Shaped;
 
 /// The API server's limit for the data of a Secret.
 const DATA_MAX: usize = 1 << 20;
-/// Types whose Secrets are never ours to write, whatever the policy: they give rights or hold releases.
-const FORBIDDEN_TYPES: &[&str] = &[
-    "kubernetes.io/service-account-token",
-    "bootstrap.kubernetes.io/token",
-    "helm.sh/release.v1",
-];
-
 /// What has to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -37,6 +33,21 @@ pub enum Action {
         /// Its resourceVersion.
         resource_version: String,
     },
+}
+
+/// What the target must hold.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The values that were read.
+    pub assembled: &'a Assembled,
+    /// What the template made of them, if there is one.
+    pub shaped: Option<&'a Shaped>,
+}
+
+impl Wanted<'_> {
+    fn values(&self) -> &BTreeMap<String, SecretBytes> {
+        self.shaped.map_or(&self.assembled.data, |shaped| &shaped.data)
+    }
 }
 
 /// What the Ready condition says of a success: ESO's reasons and messages.
@@ -111,6 +122,11 @@ pub enum TargetError {
         "could not update secret, target is immutable: Secret {0} would have to change; delete it to have it made anew"
     )]
     Immutable(String),
+    /// It has another type, which Kubernetes lets nobody change.
+    #[error(
+        "could not update secret: Secret {0} has type {1}, and Kubernetes does not let it become {2}; delete it to have it made anew"
+    )]
+    TypeFixed(String, String, String),
     /// More data than a Secret holds.
     #[error(
         "could not update secret: the data of Secret {0} would be {1} bytes, and a Secret holds at most 1048576; take fewer keys"
@@ -130,7 +146,7 @@ pub enum TargetError {
 pub fn plan(
     owner: &ExternalSecret,
     existing: Option<&Secret>,
-    assembled: &Assembled,
+    wanted: Wanted<'_>,
     hasher: &DataHasher,
 ) -> Result<Planned, TargetError> {
     let policy = owner.spec.creation_policy();
@@ -142,11 +158,13 @@ pub fn plan(
             manages,
         })
     };
-    if assembled.data.is_empty() {
+    if wanted.assembled.data.is_empty() {
         match owner.spec.deletion_policy() {
             DeletionPolicy::Retain => return nothing(Outcome::Retained, None, false),
             // An empty secret is not a missing one: only a clean 'not found' of all of them deletes.
-            DeletionPolicy::Delete if assembled.found > 0 => return nothing(Outcome::Retained, None, false),
+            DeletionPolicy::Delete if wanted.assembled.found > 0 => {
+                return nothing(Outcome::Retained, None, false);
+            }
             DeletionPolicy::Delete => return delete(owner, existing),
             DeletionPolicy::Merge => {}
         }
@@ -159,29 +177,29 @@ pub fn plan(
         if policy == CreationPolicy::Merge {
             return nothing(Outcome::Missing, None, false);
         }
-        let wanted = shape(owner, None, assembled, hasher)?;
+        let secret = shape(owner, None, wanted, hasher)?;
         return Ok(Planned {
-            action: Action::Create(Box::new(wanted)),
+            action: Action::Create(Box::new(secret)),
             outcome: Outcome::Synced,
             binding,
             manages: true,
         });
     };
     refuse_foreign(owner, existing)?;
-    let mut wanted = shape(owner, Some(existing), assembled, hasher)?;
+    let mut secret = shape(owner, Some(existing), wanted, hasher)?;
     if existing.immutable == Some(true) {
-        let differs = wanted.data != existing.data;
+        let differs = secret.data != existing.data;
         if differs && !owner.spec.is_immutable() {
             return Err(TargetError::Immutable(name_of(owner)));
         }
         // What is frozen stays; labels and annotations may follow.
-        wanted.data = existing.data.clone();
-        seal(&mut wanted, hasher);
+        secret.data = existing.data.clone();
+        seal(&mut secret, hasher);
     }
-    let action = if wanted == *existing {
+    let action = if secret == *existing {
         Action::Nothing
     } else {
-        Action::Update(Box::new(wanted))
+        Action::Update(Box::new(secret))
     };
     Ok(Planned {
         action,
@@ -287,7 +305,7 @@ fn delete(owner: &ExternalSecret, existing: Option<&Secret>) -> Result<Planned, 
 fn shape(
     owner: &ExternalSecret,
     existing: Option<&Secret>,
-    assembled: &Assembled,
+    content: Wanted<'_>,
     hasher: &DataHasher,
 ) -> Result<Secret, TargetError> {
     let policy = owner.spec.creation_policy();
@@ -303,12 +321,10 @@ fn shape(
     let mut annotations = meta.annotations.take().unwrap_or_default();
     labels.retain(|key, _| !stale.labels.contains(key));
     annotations.retain(|key, _| !stale.annotations.contains(key));
-    if owner
-        .spec
-        .target
-        .as_ref()
-        .is_none_or(|target| target.template.is_none())
-    {
+    if let Some(shaped) = content.shaped {
+        labels.extend(shaped.labels.clone());
+        annotations.extend(shaped.annotations.clone());
+    } else {
         labels.extend(owner.labels().clone());
         // ESO copies kubectl's copy of the manifest too, which helps nobody and misleads GitOps tools.
         let own = owner
@@ -329,11 +345,9 @@ fn shape(
     set_owner(owner, meta);
     meta.labels = Some(labels);
     meta.annotations = Some(annotations);
-    wanted.data = Some(merge_data(policy, existing, &stale, assembled));
+    wanted.data = Some(merge_data(policy, existing, &stale, content.values()));
     wanted.string_data = None;
-    if existing.is_none() {
-        wanted.type_ = Some("Opaque".into());
-    }
+    set_from_template(owner, &mut wanted, existing.is_none())?;
     if owner.spec.is_immutable() {
         wanted.immutable = Some(true);
     }
@@ -344,6 +358,34 @@ fn shape(
     }
     seal(&mut wanted, hasher);
     Ok(wanted)
+}
+
+/// The type and the finalizers. Finalizers are added and never removed, as in ESO; a Secret that is being
+/// deleted takes no new ones.
+fn set_from_template(owner: &ExternalSecret, wanted: &mut Secret, new: bool) -> Result<(), TargetError> {
+    let template = owner.spec.template();
+    let type_ = template
+        .and_then(|template| template.type_.clone())
+        .filter(|type_| !type_.is_empty());
+    if new {
+        wanted.type_ = Some(type_.unwrap_or_else(|| "Opaque".into()));
+    } else if let Some(type_) = type_ {
+        let is = wanted.type_.clone().unwrap_or_else(|| "Opaque".into());
+        if is != type_ {
+            return Err(TargetError::TypeFixed(name_of(owner), is, type_));
+        }
+    }
+    let finalizers = template.and_then(|template| template.metadata.as_ref());
+    let finalizers = finalizers.into_iter().flat_map(|metadata| &metadata.finalizers);
+    if wanted.metadata.deletion_timestamp.is_none() {
+        for finalizer in finalizers {
+            let all = wanted.metadata.finalizers.get_or_insert_default();
+            if !all.contains(finalizer) {
+                all.push(finalizer.clone());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes the hash of the whole data, foreign keys included. One that ESO wrote stays while it is
@@ -364,7 +406,7 @@ fn merge_data(
     policy: CreationPolicy,
     existing: Option<&Secret>,
     stale: &Stale,
-    assembled: &Assembled,
+    values: &BTreeMap<String, SecretBytes>,
 ) -> BTreeMap<String, ByteString> {
     let mut data = match policy {
         CreationPolicy::Merge | CreationPolicy::CreateOrMerge => existing
@@ -375,8 +417,7 @@ fn merge_data(
     };
     data.retain(|key, _| !stale.data.contains(key));
     data.extend(
-        assembled
-            .data
+        values
             .iter()
             .map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec()))),
     );

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::secret::SecretBytes;
+use crate::sync::shape::{Shape, Sources};
+use crate::template::Delims;
 use serde_json::{Value, json};
 
 fn owner(target: Value) -> ExternalSecret {
@@ -33,7 +34,24 @@ fn hasher() -> DataHasher {
 }
 
 fn decide(target: Value, existing: Option<&Secret>, pairs: &[(&str, &str)]) -> Result<Planned, TargetError> {
-    plan(&owner(target), existing, &data(pairs), &hasher())
+    decide_as(&owner(target), existing, &data(pairs))
+}
+
+/// Renders the template too, as the controller does.
+fn decide_as(
+    owner: &ExternalSecret,
+    existing: Option<&Secret>,
+    assembled: &Assembled,
+) -> Result<Planned, TargetError> {
+    let shaped = owner.spec.template().map(|template| {
+        let shape = Shape::prepare(template, false, &Sources::new(), &Delims::default());
+        shape.unwrap().render(&assembled.data).unwrap()
+    });
+    let wanted = Wanted {
+        assembled,
+        shaped: shaped.as_ref(),
+    };
+    plan(owner, existing, wanted, &hasher())
 }
 
 fn written(planned: Planned) -> Secret {
@@ -157,7 +175,7 @@ fn a_secret_that_is_empty_at_vault_deletes_nothing() {
         missing: vec![],
         found: 1,
     };
-    let planned = plan(&owner(target), Some(&existing), &empty, &hasher()).unwrap();
+    let planned = decide_as(&owner(target), Some(&existing), &empty).unwrap();
     assert_eq!(
         (planned.action, planned.outcome),
         (Action::Nothing, Outcome::Retained)
@@ -293,6 +311,58 @@ fn more_than_a_secret_holds_is_refused_with_the_sizes() {
     let big = "x".repeat(DATA_MAX);
     let error = decide(json!({}), None, &[("k", &big)]).unwrap_err().to_string();
     assert!(error.contains("1048577 bytes"), "{error}");
+}
+
+#[test]
+fn a_template_sets_type_labels_annotations_finalizers_and_data() {
+    let target = json!({"template": {
+        "type": "kubernetes.io/basic-auth",
+        "metadata": {
+            "labels": {"user": "{{ .k }}", names::LABEL_MANAGED: "no"}, "annotations": {"note": "of {{ .k }}"},
+            "finalizers": ["example.com/f"],
+        },
+        "data": {"username": "{{ .k | upper }}"},
+    }});
+    let secret = written(decide(target, None, &[("k", "v")]).unwrap());
+    assert_eq!(secret.type_.as_deref(), Some("kubernetes.io/basic-auth"));
+    assert_eq!(secret.labels()["user"], "v");
+    assert_eq!(secret.labels()[names::LABEL_MANAGED], "true");
+    assert_eq!(secret.annotations()["note"], "of v");
+    assert!(!secret.labels().contains_key("team"));
+    assert_eq!(secret.finalizers(), ["example.com/f"]);
+    assert_eq!(plain(&secret), [pair("username", "V")]);
+}
+
+#[test]
+fn finalizers_are_added_once_and_not_to_a_secret_that_is_being_deleted() {
+    let target = json!({"template": {"metadata": {"finalizers": ["example.com/f"]}}});
+    let mut existing = ours(target.clone(), &[("k", "v")]);
+    let again = decide(target.clone(), Some(&existing), &[("k", "v")]).unwrap();
+    assert_eq!(again.action, Action::Nothing);
+    existing.metadata.finalizers = None;
+    existing.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+        k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+    ));
+    let going = decide(target, Some(&existing), &[("k", "v")]).unwrap();
+    assert_eq!(going.action, Action::Nothing);
+}
+
+#[test]
+fn the_type_of_a_secret_that_exists_cannot_be_changed_and_the_message_says_what_to_do() {
+    let existing = ours(json!({}), &[("tls.crt", "a"), ("tls.key", "b")]);
+    let error = decide(
+        json!({"template": {"type": "kubernetes.io/tls"}}),
+        Some(&existing),
+        &[("k", "v")],
+    );
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("delete it to have it made anew"), "{message}");
+    let kept = decide(
+        json!({"template": {"type": "Opaque"}}),
+        Some(&existing),
+        &[("k", "v")],
+    );
+    assert!(kept.is_ok());
 }
 
 #[test]

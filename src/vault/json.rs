@@ -136,7 +136,15 @@ impl Json {
     #[must_use]
     pub fn to_go_string(&self) -> String {
         let mut out = String::with_capacity(self.size_hint());
-        self.write(&mut out);
+        self.write(&mut out, Html::Escaped);
+        out
+    }
+
+    /// The same with `<`, `>` and `&` as they are: Go's encoder with `SetEscapeHTML(false)`.
+    #[must_use]
+    pub fn to_go_string_without_html(&self) -> String {
+        let mut out = String::with_capacity(self.size_hint());
+        self.write(&mut out, Html::Plain);
         out
     }
 
@@ -156,20 +164,20 @@ impl Json {
         }
     }
 
-    fn write(&self, out: &mut String) {
+    fn write(&self, out: &mut String, html: Html) {
         match self {
             Self::Null => out.push_str("null"),
             Self::Bool(true) => out.push_str("true"),
             Self::Bool(false) => out.push_str("false"),
             Self::Number(text) => out.push_str(text),
-            Self::String(text) => write_go_string(text, out),
+            Self::String(text) => write_go_string(text, out, html),
             Self::Array(items) => {
                 out.push('[');
                 for (position, item) in items.iter().enumerate() {
                     if position > 0 {
                         out.push(',');
                     }
-                    item.write(out);
+                    item.write(out, html);
                 }
                 out.push(']');
             }
@@ -179,9 +187,9 @@ impl Json {
                     if position > 0 {
                         out.push(',');
                     }
-                    write_go_string(key, out);
+                    write_go_string(key, out, html);
                     out.push(':');
-                    value.write(out);
+                    value.write(out, html);
                 }
                 out.push('}');
             }
@@ -203,12 +211,20 @@ impl fmt::Debug for Json {
     }
 }
 
+/// What becomes of `<`, `>` and `&` in strings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Html {
+    Escaped,
+    Plain,
+}
+
 /// Writes a string literal as Go's `encoding/json` does.
-fn write_go_string(text: &str, out: &mut String) {
+fn write_go_string(text: &str, out: &mut String, html: Html) {
     out.push('"');
     for c in text.chars() {
         match go_escape(c) {
             Escape::None => out.push(c),
+            Escape::Long if html == Html::Plain && matches!(c, '<' | '>' | '&') => out.push(c),
             Escape::Short(letter) => {
                 out.push('\\');
                 out.push(letter);
@@ -229,7 +245,7 @@ fn write_go_string(text: &str, out: &mut String) {
 #[must_use]
 pub fn go_string(text: &str) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(go_string_len(text)));
-    write_go_string(text, &mut out);
+    write_go_string(text, &mut out, Html::Escaped);
     out
 }
 
@@ -292,6 +308,12 @@ mod tests {
             go("[\"<a>&\u{2028}\u{2029}\"]"),
             r#"["\u003ca\u003e\u0026\u2028\u2029"]"#
         );
+    }
+
+    #[test]
+    fn html_characters_can_be_left_as_they_are_but_not_line_separators() {
+        let json = Json::parse("{\"<k>\":\"<a>&\\n\u{2028}\"}".as_bytes()).unwrap();
+        assert_eq!(json.to_go_string_without_html(), r#"{"<k>":"<a>&\n\u2028"}"#);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The KV engine: from a key as users write it to a path, and from an answer to its meaning.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustify::endpoint::Endpoint;
-use vaultrs::api::kv1::requests::GetSecretRequest;
-use vaultrs::api::kv2::requests::ReadSecretRequest;
+use vaultrs::api::kv1::requests::{GetSecretRequest, ListSecretRequest};
+use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretMetadataRequest, ReadSecretRequest};
 
 use super::error::{VaultError, known_phrase};
 use super::json::Json;
@@ -24,14 +25,37 @@ pub struct Kv {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SecretPath {
     mount: String,
+    /// Empty for the whole mount, which can only be listed.
     path: String,
     version: KvVersion,
 }
 
-/// Whether a secret is there.
+/// What is asked about a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// The secret; of the latest version, or of this one.
+    Value(Option<u64>),
+    /// Its metadata (KV v2): an object of strings.
+    Metadata,
+    /// The names in this folder, those of folders with a `/` at the end: an array of strings.
+    Names,
+}
+
+impl Question {
+    /// One word for metrics and messages.
+    #[must_use]
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::Value(_) | Self::Metadata => "read",
+            Self::Names => "list",
+        }
+    }
+}
+
+/// Whether that which was asked for is there.
 #[derive(Clone)]
 pub enum KvAnswer {
-    /// Its content.
+    /// It is, in the form that [`Question`] tells.
     Found(Arc<Json>),
     /// A clean 'not found' of an unsealed, authorised Vault: the only answer that may delete anything.
     Missing,
@@ -44,36 +68,58 @@ impl Kv {
     /// # Errors
     /// If the key is empty, leaves the mount or holds control characters.
     pub fn locate(&self, key: &str) -> Result<SecretPath, VaultError> {
+        let located = self.split(key)?;
+        if located.mount.is_empty() || located.path.is_empty() {
+            let why = match self.mount {
+                None if !key.trim_matches('/').is_empty() => {
+                    "names no mount, and the store has no path; set spec.provider.vault.path"
+                }
+                _ => "names no secret below the mount",
+            };
+            return Err(VaultError::BadRequest(format!(
+                "key '{}' {why}",
+                key.trim_matches('/')
+            )));
+        }
+        Ok(located)
+    }
+
+    /// A folder, in the same forms; an empty one is the whole mount.
+    ///
+    /// # Errors
+    /// As [`Self::locate`], and if there is no mount to look through.
+    pub fn folder(&self, path: &str) -> Result<SecretPath, VaultError> {
+        let located = self.split(path)?;
+        if located.mount.is_empty() {
+            return Err(VaultError::BadRequest(
+                "there is no mount to look through: the store has no path; set spec.provider.vault.path, or begin \
+                 find.path with the mount"
+                    .into(),
+            ));
+        }
+        Ok(located)
+    }
+
+    fn split(&self, key: &str) -> Result<SecretPath, VaultError> {
         check_key(key)?;
         let key = key.trim_matches('/');
-        let refuse = |why: &str| Err(VaultError::BadRequest(format!("key '{key}' {why}")));
+        let v2 = self.version == KvVersion::V2;
+        let whole = format!("{key}/");
         let (mount, path) = match &self.mount {
             Some(mount) => {
                 let mount = mount.trim_matches('/');
                 match key.strip_prefix(mount).and_then(|rest| rest.strip_prefix('/')) {
-                    Some(rest) if self.version == KvVersion::V2 => {
-                        (mount, rest.strip_prefix("data/").unwrap_or(rest))
-                    }
+                    Some(rest) if v2 => (mount, rest.strip_prefix("data/").unwrap_or(rest)),
                     Some(rest) => (mount, rest),
                     None => (mount, key),
                 }
             }
-            None if self.version == KvVersion::V2 && key.contains("/data/") => {
-                key.split_once("/data/").unwrap_or((key, ""))
-            }
-            None => match key.split_once('/') {
-                Some(parts) => parts,
-                None => {
-                    return refuse("names no mount, and the store has no path; set spec.provider.vault.path");
-                }
-            },
+            None if v2 && whole.contains("/data/") => whole.split_once("/data/").unwrap_or_default(),
+            None => whole.split_once('/').unwrap_or_default(),
         };
-        if mount.is_empty() || path.is_empty() {
-            return refuse("names no secret below the mount");
-        }
         Ok(SecretPath {
             mount: mount.into(),
-            path: path.into(),
+            path: path.trim_end_matches('/').into(),
             version: self.version,
         })
     }
@@ -92,13 +138,30 @@ fn check_key(key: &str) -> Result<(), VaultError> {
 }
 
 impl SecretPath {
-    /// The request that reads it.
+    /// What stands below this folder under this relative path.
     ///
     /// # Errors
-    /// If the path cannot be written as a URL, or a version is asked of KV v1.
-    pub fn read(&self, version: Option<u64>) -> Result<Call, VaultError> {
-        match self.version {
-            KvVersion::V2 => {
+    /// If the path leaves the folder.
+    pub fn below(&self, path: &str) -> Result<Self, VaultError> {
+        check_key(path)?;
+        let mut below = self.clone();
+        for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+            if !below.path.is_empty() {
+                below.path.push('/');
+            }
+            below.path.push_str(segment);
+        }
+        Ok(below)
+    }
+
+    /// The request that asks.
+    ///
+    /// # Errors
+    /// If the path cannot be written as a URL, or KV v1 does not know the question.
+    pub fn call(&self, question: Question) -> Result<Call, VaultError> {
+        let refuse = |why: &str| Err(VaultError::BadRequest(why.into()));
+        match (self.version, question) {
+            (KvVersion::V2, Question::Value(version)) => {
                 let mut request = ReadSecretRequest::builder();
                 request
                     .mount(self.mount.as_str())
@@ -106,31 +169,60 @@ impl SecretPath {
                     .version(version);
                 built(request.build().ok())
             }
-            KvVersion::V1 if version.is_some() => Err(VaultError::BadRequest(
-                "remoteRef.version needs KV v2, and the store says version v1".into(),
-            )),
-            KvVersion::V1 => {
+            (KvVersion::V2, Question::Metadata) => {
+                let mut request = ReadSecretMetadataRequest::builder();
+                request.mount(self.mount.as_str()).path(self.path.as_str());
+                built(request.build().ok())
+            }
+            (KvVersion::V2, Question::Names) => {
+                let mut request = ListSecretsRequest::builder();
+                request.mount(self.mount.as_str()).path(self.path.as_str());
+                built(request.build().ok())?.as_list()
+            }
+            (KvVersion::V1, Question::Value(None)) => {
                 let mut request = GetSecretRequest::builder();
                 request.mount(self.mount.as_str()).path(self.path.as_str());
                 built(request.build().ok())
             }
+            (KvVersion::V1, Question::Names) => {
+                let mut request = ListSecretRequest::builder();
+                request.mount(self.mount.as_str()).path(self.path.as_str());
+                built(request.build().ok())?.as_list()
+            }
+            (KvVersion::V1, Question::Value(Some(_))) => {
+                refuse("remoteRef.version needs KV v2, and the store says version v1")
+            }
+            (KvVersion::V1, Question::Metadata) => refuse(
+                "cannot perform metadata fetch operations with kv version v1; remove metadataPolicy, or read from a \
+                 store with version v2",
+            ),
         }
     }
 
     /// The path as Vault's policies name it, for messages.
     #[must_use]
-    pub fn policy_path(&self) -> String {
-        match self.version {
-            KvVersion::V1 => format!("{}/{}", self.mount, self.path),
-            KvVersion::V2 => format!("{}/data/{}", self.mount, self.path),
+    pub fn policy_path(&self, question: Question) -> String {
+        let part = match (self.version, question) {
+            (KvVersion::V1, _) => "",
+            (KvVersion::V2, Question::Value(_)) => "/data",
+            (KvVersion::V2, Question::Metadata | Question::Names) => "/metadata",
+        };
+        let mut path = format!("{}{part}", self.mount);
+        if !self.path.is_empty() {
+            path.push('/');
+            path.push_str(&self.path);
         }
+        if question == Question::Names {
+            path.push_str("/*");
+        }
+        path
     }
 
-    /// Reads the meaning of the answer to [`Self::read`].
+    /// Reads the meaning of the answer to [`Self::call`].
     ///
     /// # Errors
-    /// Everything but the secret and a clean 'not found'.
-    pub fn answer(&self, reply: Reply) -> Result<KvAnswer, VaultError> {
+    /// Everything but what was asked for and a clean 'not found'.
+    pub fn answer(&self, question: Question, reply: Reply) -> Result<KvAnswer, VaultError> {
         if reply.status == 404 {
             return self.not_found(&reply.body);
         }
@@ -138,15 +230,20 @@ impl SecretPath {
         let root = parse(&body)?.into_object();
         let mut root = root.ok_or(VaultError::BadAnswer("Vault's answer is not a JSON object"))?;
         let data = root.remove("data").unwrap_or(Json::Null);
+        match question {
+            Question::Value(_) => self.value(data),
+            Question::Metadata => metadata(data),
+            Question::Names => names(data),
+        }
+    }
+
+    fn value(&self, data: Json) -> Result<KvAnswer, VaultError> {
         match (self.version, &data) {
             (_, Json::Null) => return Ok(KvAnswer::Missing),
             (KvVersion::V1, Json::Object(_)) => return Ok(KvAnswer::Found(Arc::new(data))),
             _ => {}
         }
-        let outer = data.into_object();
-        let mut outer = outer.ok_or(VaultError::BadAnswer(
-            "the answer's field 'data' is not a JSON object",
-        ))?;
+        let mut outer = object(data)?;
         match outer.remove("data") {
             Some(data @ Json::Object(_)) if self.version == KvVersion::V2 => {
                 Ok(KvAnswer::Found(Arc::new(data)))
@@ -187,6 +284,40 @@ impl SecretPath {
     }
 }
 
+fn object(data: Json) -> Result<BTreeMap<String, Json>, VaultError> {
+    data.into_object().ok_or(VaultError::BadAnswer(
+        "the answer's field 'data' is not a JSON object",
+    ))
+}
+
+/// What ESO shows of the metadata, all as text; the user's own entries win over the engine's.
+fn metadata(data: Json) -> Result<KvAnswer, VaultError> {
+    const SHOWN: [&str; 3] = ["created_time", "current_version", "delete_version_after"];
+    let mut data = object(data)?;
+    let custom = data.remove("custom_metadata").and_then(Json::into_object);
+    data.retain(|key, value| SHOWN.contains(&key.as_str()) && *value != Json::Null);
+    data.extend(custom.into_iter().flatten());
+    let as_text = |value: Json| match value {
+        Json::String(_) => value,
+        other => Json::String(other.to_go_string()),
+    };
+    let texts = data.into_iter().map(|(key, value)| (key, as_text(value)));
+    Ok(KvAnswer::Found(Arc::new(Json::Object(texts.collect()))))
+}
+
+/// Vault answers 404 to a folder without entries: a list that is empty all the same says nothing.
+fn names(data: Json) -> Result<KvAnswer, VaultError> {
+    let keys = object(data)?.remove("keys").unwrap_or_default();
+    match &keys {
+        Json::Array(names) if !names.is_empty() && names.iter().all(|name| name.as_str().is_some()) => {
+            Ok(KvAnswer::Found(Arc::new(keys)))
+        }
+        _ => Err(VaultError::BadAnswer(
+            "the answer to the list has no names in its field 'data.keys'",
+        )),
+    }
+}
+
 fn built<E: Endpoint>(endpoint: Option<E>) -> Result<Call, VaultError> {
     let endpoint =
         endpoint.ok_or_else(|| VaultError::BadRequest("the path of the secret is incomplete".into()))?;
@@ -200,98 +331,4 @@ fn parse(body: &[u8]) -> Result<Json, VaultError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn v2(mount: Option<&str>) -> Kv {
-        Kv {
-            mount: mount.map(String::from),
-            version: KvVersion::V2,
-        }
-    }
-
-    fn answer(status: u16, body: &str) -> Result<KvAnswer, VaultError> {
-        let path = v2(Some("secret")).locate("foo").unwrap();
-        path.answer(Reply {
-            status,
-            retry_after: None,
-            body: body.as_bytes().to_vec().into(),
-        })
-    }
-
-    #[test]
-    fn all_forms_of_a_key_name_one_secret() {
-        for key in ["foo", "/foo", "secret/foo", "secret/data/foo"] {
-            assert_eq!(
-                v2(Some("secret")).locate(key).unwrap().policy_path(),
-                "secret/data/foo",
-                "{key}"
-            );
-        }
-        for key in ["secret/foo", "secret/data/foo"] {
-            assert_eq!(
-                v2(None).locate(key).unwrap().policy_path(),
-                "secret/data/foo",
-                "{key}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_mount_with_slashes_keeps_them() {
-        assert_eq!(
-            v2(Some("team/kv")).locate("team/kv/a/b").unwrap().policy_path(),
-            "team/kv/data/a/b"
-        );
-    }
-
-    #[test]
-    fn a_key_that_leaves_the_mount_is_refused() {
-        for key in ["../x", "a/../../x", "a/./b", "a\nb", "", "/"] {
-            assert!(v2(Some("secret")).locate(key).is_err(), "{key:?}");
-        }
-    }
-
-    #[test]
-    fn only_a_clean_not_found_counts_as_missing() {
-        assert!(matches!(answer(404, r#"{"errors":[]}"#), Ok(KvAnswer::Missing)));
-        let deleted = r#"{"data":{"data":null,"metadata":{"deletion_time":"x"}}}"#;
-        assert!(matches!(answer(404, deleted), Ok(KvAnswer::Missing)));
-        for body in [
-            r#"{"errors":["no handler for route \"secret/data/foo\". route entry not found."]}"#,
-            r#"{"errors":[],"warnings":["Invalid path for a versioned K/V secrets engine"]}"#,
-            r#"{"errors":["something new"]}"#,
-            "<html>nginx</html>",
-            "",
-            "{}",
-        ] {
-            assert!(answer(404, body).is_err(), "{body}");
-        }
-        for status in [400, 403, 405, 412, 429, 500, 502, 503] {
-            assert!(answer(status, r#"{"errors":[]}"#).is_err(), "{status}");
-        }
-    }
-
-    #[test]
-    fn an_answer_of_another_shape_is_an_error_and_not_an_empty_secret() {
-        for body in [
-            "",
-            "[]",
-            r#"{"data":{"password":"x"}}"#,
-            r#"{"data":[]}"#,
-            r#"{"data":{"data":[1]}}"#,
-        ] {
-            assert!(answer(200, body).is_err(), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_version_of_kv_v1_is_refused() {
-        let kv = Kv {
-            mount: Some("kv".into()),
-            version: KvVersion::V1,
-        };
-        assert!(kv.locate("a").unwrap().read(Some(1)).is_err());
-    }
-}
+mod tests;

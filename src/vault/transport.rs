@@ -86,6 +86,20 @@ impl Call {
         })
     }
 
+    /// The request as `GET ?list=true`, as Vault's own client lists: proxies refuse methods that they do not
+    /// know.
+    ///
+    /// # Errors
+    /// If the path cannot be written as a URL.
+    pub fn as_list(mut self) -> Result<Self, VaultError> {
+        let uri = format!("{}?list=true", self.request.uri());
+        *self.request.uri_mut() = uri
+            .parse()
+            .map_err(|_| VaultError::BadRequest("the path cannot be written as a URL".into()))?;
+        *self.request.method_mut() = http::Method::GET;
+        Ok(self)
+    }
+
     /// With this token.
     #[must_use]
     pub fn token(mut self, token: &Token) -> Self {
@@ -317,7 +331,7 @@ fn same_origin_once() -> redirect::Policy {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use vaultrs::api::kv2::requests::ReadSecretRequest;
+    use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretRequest};
     use vaultrs::api::token::requests::RenewTokenSelfRequest;
 
     fn transport(url: &str) -> Result<Transport, VaultError> {
@@ -356,6 +370,24 @@ mod tests {
         assert_eq!(
             url_for("http://h:1", "secret", "/a b/50%/é?#"),
             "http://h:1/v1/secret/data/a%20b/50%25/%C3%A9%3F%23"
+        );
+    }
+
+    #[test]
+    fn a_folder_is_listed_with_a_method_that_every_proxy_knows() {
+        let request = ListSecretsRequest::builder()
+            .mount("secret")
+            .path("a b?")
+            .build()
+            .unwrap();
+        let call = Call::new(&request).unwrap().as_list().unwrap();
+        assert_eq!(call.request.method(), http::Method::GET);
+        assert_eq!(
+            transport("http://h:1")
+                .unwrap()
+                .url_of(call.request.uri())
+                .as_str(),
+            "http://h:1/v1/secret/metadata/a%20b%3F?list=true"
         );
     }
 

@@ -4,12 +4,14 @@
 //! Each scenario gets a fresh control plane and a fresh Vault. Times are taken from watch events of
 //! the bench's own client; Vault requests are counted from its audit device, requests to Kubernetes
 //! from the API server's audit log, memory and processor time from /proc. Every time stands beside its
-//! floor: a bare client with 32 requests in flight that does only what cannot be avoided.
+//! floor: a bare client with 32 requests in flight that does only what cannot be avoided. `templates` needs
+//! no cluster: it renders the golden corpus with our engine and with Go's, by turns.
 
 mod floor;
 mod observer;
 mod rig;
 mod scenarios;
+mod templates;
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use serde_json::Value;
 /// What to measure.
 #[derive(Clone, Debug, Parser)]
 struct Options {
-    /// first-sync, force-sync, shared-path, recovery, cold-start.
+    /// first-sync, force-sync, shared-path, recovery, cold-start, templates.
     scenarios: Vec<String>,
     /// ExternalSecrets.
     #[arg(long, default_value_t = 1000)]
@@ -51,7 +53,13 @@ fn main() -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     for name in names {
-        let result = runtime.block_on(scenarios::run(name, &options))?;
+        let result = match name {
+            "templates" => templates::run().map(|mut result| {
+                result["scenario"] = "templates".into();
+                result
+            })?,
+            _ => runtime.block_on(scenarios::run(name, &options))?,
+        };
         print(&result);
         if let Some(path) = &options.json {
             let old = fs::read_to_string(path).unwrap_or_default();

@@ -18,6 +18,7 @@ pub const ALL: &[&str] = &[
     "shared-path",
     "recovery",
     "cold-start",
+    "templates",
 ];
 const LIMIT: Duration = Duration::from_secs(900);
 const LOGIN: &str = "auth/kubernetes/login";

@@ -4,6 +4,8 @@
 
 mod api;
 mod availability;
+mod examples;
+mod fetch;
 mod install;
 mod main_job;
 mod manifest;
@@ -11,4 +13,5 @@ mod outage;
 mod policies;
 mod scene;
 mod security;
+mod templates;
 mod tokens;

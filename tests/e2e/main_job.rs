@@ -30,7 +30,10 @@ fn the_homelab_rotates_a_password_by_patch_and_annotate() {
         let scene = Scene::new("homelab").await?;
         scene
             .vault
-            .put("postgres", json!({"username": "postgres", "password": "one"}))
+            .put(
+                "postgres-secret",
+                json!({"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": "one"}),
+            )
             .await?;
         // The very manifest, but for the names that keep tests apart.
         let manifest = homelab::manifest("postgres.yaml", scene.vault.address())?
@@ -38,7 +41,9 @@ fn the_homelab_rotates_a_password_by_patch_and_annotate() {
             .replace("namespace: db", &format!("namespace: {}", scene.namespace))
             .replace("name: db", &format!("name: {}", scene.namespace));
         scene.cluster.apply(&manifest).await?;
-        scene.wait_value("postgres-secret", "password", "one").await?;
+        scene
+            .wait_value("postgres-secret", "POSTGRES_PASSWORD", "one")
+            .await?;
         scene
             .wait_ready("externalsecret", "postgres-secret", "True", "SecretSynced")
             .await?;
@@ -48,11 +53,16 @@ fn the_homelab_rotates_a_password_by_patch_and_annotate() {
             object["status"]["refreshTime"].is_string()
                 && object["status"]["syncedResourceVersion"].is_string()
         );
-        scene.vault.patch("postgres", json!({"password": "two"})).await?;
+        scene
+            .vault
+            .patch("postgres-secret", json!({"POSTGRES_PASSWORD": "two"}))
+            .await?;
         scene.force_sync("postgres-secret").await?;
-        scene.wait_value("postgres-secret", "password", "two").await?;
+        scene
+            .wait_value("postgres-secret", "POSTGRES_PASSWORD", "two")
+            .await?;
         assert_eq!(
-            scene.value("postgres-secret", "username").await?.as_deref(),
+            scene.value("postgres-secret", "POSTGRES_USER").await?.as_deref(),
             Some("postgres")
         );
         // The column that people read.

@@ -10,12 +10,17 @@ fn planned(mut spec: Value) -> Plan {
     plan(&serde_json::from_value(spec).unwrap(), "db").unwrap()
 }
 
-/// One answer per read; null stands for a missing secret.
+/// One answer per read; null stands for a missing secret, an array of pairs for what a search found.
 fn assembled(spec: Value, answers: &[Value]) -> Result<Assembled, AssembleError> {
+    let pair = |pair: &Value| {
+        let text = |position: usize| pair[position].as_str().unwrap();
+        (text(0).to_owned(), SecretBytes::from(text(1)))
+    };
     let answers: Vec<Answer> = answers
         .iter()
         .map(|answer| match answer {
             Value::Null => Answer::Missing,
+            Value::Array(pairs) => Answer::Many(pairs.iter().map(pair).collect()),
             found => Answer::Found(Arc::new(Json::parse(found.to_string().as_bytes()).unwrap())),
         })
         .collect();
@@ -200,4 +205,122 @@ fn null_bytes_are_looked_for_after_decoding() {
 fn an_answer_too_few_is_an_error_and_no_panic() {
     let error = assembled(json!({"dataFrom": [{"extract": {"key": "a"}}]}), &[]).unwrap_err();
     assert_eq!(error.fault, Fault::NotRead);
+}
+
+#[test]
+fn found_secrets_are_keys_of_converted_names() {
+    let found = [json!([["app/db", "{}"], ["app/web-1", "V29ybGQ="]])];
+    let with = |find: Value| json!({"dataFrom": [{"find": find}]});
+    assert_eq!(
+        texts(&assembled(with(json!({})), &found).unwrap()),
+        [("app_db", "{}"), ("app_web-1", "V29ybGQ=")]
+    );
+    let unicode = json!({"conversionStrategy": "Unicode", "decodingStrategy": "Auto"});
+    assert_eq!(
+        texts(&assembled(with(unicode), &found).unwrap()),
+        [("app_U002f_db", "{}"), ("app_U002f_web-1", "World")]
+    );
+    let twice = [json!([["app/db", "1"], ["app_db", "2"]])];
+    let error = assembled(with(json!({})), &twice).unwrap_err().to_string();
+    assert!(
+        error.starts_with("error processing spec.dataFrom[0].find (the whole mount), err: ")
+            && error.contains("collision during conversion: app_db"),
+        "{error}"
+    );
+    let null = [json!([["a", "x\0"]])];
+    let error = assembled(with(json!({"nullBytePolicy": "Fail"})), &null).unwrap_err();
+    assert!(matches!(error.fault, Fault::NullByte(_)));
+}
+
+#[test]
+fn rewritten_keys_are_not_converted_and_must_be_valid() {
+    let with = |source: &str, target: &str| json!({"dataFrom": [{"find": {}, "rewrite": [{"regexp": {"source": source, "target": target}}]}]});
+    let found = [json!([["app/db", "1"], ["app/web", "2"]])];
+    assert_eq!(
+        texts(&assembled(with("^app/", ""), &found).unwrap()),
+        [("db", "1"), ("web", "2")]
+    );
+    let error = assembled(with("x", "y"), &found).unwrap_err().to_string();
+    assert!(
+        error.contains("invalid secret keys (TIP: use rewrite") && error.contains("app/db"),
+        "{error}"
+    );
+    let error = assembled(with(".*", "one"), &found).unwrap_err();
+    assert!(matches!(error.fault, Fault::Rewrite(_)), "{error}");
+}
+
+#[test]
+fn extracted_keys_are_rewritten_before_values_are_decoded() {
+    let spec = json!({"dataFrom": [{
+        "extract": {"key": "a", "decodingStrategy": "Base64"},
+        "rewrite": [{"regexp": {"source": "(.*)", "target": "my_$1"}}],
+    }]});
+    assert_eq!(
+        texts(&assembled(spec, &[json!({"username": "Ym9i"})]).unwrap()),
+        [("my_username", "bob")]
+    );
+}
+
+#[test]
+fn many_found_secrets_can_be_merged_into_one_map() {
+    let spec = json!({"dataFrom": [{"find": {"path": "db"}, "rewrite": [{"merge": {}}]}]});
+    let found = [json!([["db/a", "{\"user\":\"u\"}"], ["db/b", "{\"port\":5432}"]])];
+    assert_eq!(
+        texts(&assembled(spec, &found).unwrap()),
+        [("port", "5432"), ("user", "u")]
+    );
+}
+
+#[test]
+fn a_missing_folder_is_a_missing_secret_and_a_search_without_result_is_not() {
+    let with =
+        |policy: &str| json!({"target": {"deletionPolicy": policy}, "dataFrom": [{"find": {"path": "app"}}]});
+    let error = assembled(with("Retain"), &[Value::Null]).unwrap_err();
+    assert_eq!(error.fault, Fault::Missing);
+    let result = assembled(with("Delete"), &[Value::Null]).unwrap();
+    assert_eq!(result.missing, ["spec.dataFrom[0].find (path: app)"]);
+    for policy in ["Retain", "Delete"] {
+        let result = assembled(with(policy), &[json!([])]).unwrap();
+        assert_eq!((result.data.len(), result.found, result.missing.len()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn metadata_have_the_rules_of_properties() {
+    let metadata = [json!({"access_key": "a", "created_time": "custom-time", "current_version": "2"})];
+    let fetch = |property: &str| {
+        let remote = json!({"key": "a", "metadataPolicy": "Fetch", "property": property});
+        json!({"data": [entry("k", remote)]})
+    };
+    assert_eq!(
+        texts(&assembled(fetch(""), &metadata).unwrap()),
+        [(
+            "k",
+            r#"{"access_key":"a","created_time":"custom-time","current_version":"2"}"#
+        )]
+    );
+    assert_eq!(
+        texts(&assembled(fetch("current_version"), &metadata).unwrap()),
+        [("k", "2")]
+    );
+    let error = assembled(fetch("does_not_exist"), &metadata)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("cannot find secret data for key: \"does_not_exist\""),
+        "{error}"
+    );
+    let all = json!({"dataFrom": [{"extract": {"key": "a", "metadataPolicy": "Fetch"}}]});
+    assert_eq!(texts(&assembled(all, &metadata).unwrap()).len(), 3);
+}
+
+#[test]
+fn missing_metadata_are_an_error_under_every_deletion_policy() {
+    for policy in ["Delete", "Merge", "Retain"] {
+        let remote = json!({"key": "a", "metadataPolicy": "Fetch"});
+        let spec = json!({"target": {"deletionPolicy": policy}, "data": [entry("k", remote)]});
+        let error = assembled(spec, &[Value::Null]).unwrap_err();
+        assert_eq!(error.fault, Fault::NoMetadata);
+        assert!(error.to_string().contains("secret not found"));
+    }
 }

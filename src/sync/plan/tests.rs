@@ -113,20 +113,7 @@ fn only_retain_makes_a_missing_secret_an_error() {
 #[test]
 fn what_is_not_served_is_refused_by_name() {
     let generator = json!({"generatorRef": {"kind": "Password", "name": "p"}});
-    let with = |field: &str, value: Value| {
-        let mut spec = data(json!({"key": "a"}));
-        spec[field] = value;
-        spec
-    };
     for (spec, field) in [
-        (
-            json!({"dataFrom": [{"find": {"path": "a"}}]}),
-            "spec.dataFrom[0].find",
-        ),
-        (
-            json!({"dataFrom": [{"extract": {"key": "a"}, "rewrite": [{"regexp": {"source": "a", "target": "b"}}]}]}),
-            "spec.dataFrom[0].rewrite",
-        ),
         (
             json!({"dataFrom": [{"sourceRef": generator}]}),
             "spec.dataFrom[0].sourceRef.generatorRef",
@@ -134,43 +121,6 @@ fn what_is_not_served_is_refused_by_name() {
         (
             json!({"data": [{"secretKey": "k", "remoteRef": {"key": "a"}, "sourceRef": generator}]}),
             "spec.data[0].sourceRef.generatorRef",
-        ),
-        (
-            data(json!({"key": "a", "metadataPolicy": "Fetch"})),
-            "spec.data[0].remoteRef.metadataPolicy",
-        ),
-        (
-            extract(json!({"key": "a", "metadataPolicy": "Fetch"})),
-            "spec.dataFrom[0].extract.metadataPolicy",
-        ),
-        (
-            with("target", json!({"template": {"type": "kubernetes.io/tls"}})),
-            "spec.target.template.type",
-        ),
-        (
-            with(
-                "target",
-                json!({"template": {"metadata": {"labels": {"a": "b"}}}}),
-            ),
-            "spec.target.template.metadata",
-        ),
-        (
-            with("target", json!({"template": {"data": {"a": "b"}}})),
-            "spec.target.template.data",
-        ),
-        (
-            with(
-                "target",
-                json!({"template": {"templateFrom": [{"literal": "a"}]}}),
-            ),
-            "spec.target.template.templateFrom",
-        ),
-        (
-            with(
-                "syncWindows",
-                json!({"kind": "allow", "windows": [{"schedule": "@daily", "duration": "1h"}]}),
-            ),
-            "spec.syncWindows",
         ),
     ] {
         let refusal = refused(spec);
@@ -193,6 +143,26 @@ fn an_empty_template_is_served_also_with_the_defaults_that_the_crd_of_eso_adds()
         spec["target"] = json!({"template": template});
         assert_eq!(planned(spec).entries.len(), 1);
     }
+}
+
+#[test]
+fn a_template_that_would_make_a_secret_that_gives_rights_is_refused() {
+    for type_ in [
+        "kubernetes.io/service-account-token",
+        "bootstrap.kubernetes.io/token",
+        "helm.sh/release.v1",
+    ] {
+        let mut spec = data(json!({"key": "a"}));
+        spec["target"] = json!({"template": {"type": type_}});
+        assert_eq!(refused(spec).field, "spec.target.template.type", "{type_}");
+    }
+}
+
+#[test]
+fn an_entry_of_template_from_that_names_no_template_is_refused() {
+    let mut spec = data(json!({"key": "a"}));
+    spec["target"] = json!({"template": {"templateFrom": [{"literal": "a: b"}, {"target": "Labels"}]}});
+    assert_eq!(refused(spec).field, "spec.target.template.templateFrom[1]");
 }
 
 #[test]
@@ -272,4 +242,110 @@ fn a_secret_key_that_no_secret_can_hold_is_refused() {
         let spec = json!({"data": [{"secretKey": key, "remoteRef": {"key": "a"}}]});
         assert_eq!(refused(spec).field, "spec.data[0].secretKey", "{key:?}");
     }
+}
+
+fn find(find: Value) -> Value {
+    json!({"dataFrom": [{"find": find}]})
+}
+
+#[test]
+fn a_find_is_one_read_of_its_folder_and_equal_ones_share_it() {
+    let by_name = json!({"path": "app", "name": {"regexp": "^app/db"}});
+    let other = json!({"path": "app", "name": {"regexp": "web"}, "conversionStrategy": "Unicode"});
+    let plan = planned(json!({"dataFrom": [
+        {"find": by_name}, {"find": other}, {"find": by_name, "rewrite": [{"regexp": {"source": "/", "target": "_"}}]},
+        {"find": {}, "sourceRef": {"storeRef": {"name": "other", "kind": "ClusterSecretStore"}}},
+    ]}));
+    let reads: Vec<usize> = plan.entries.iter().map(|entry| entry.read).collect();
+    assert_eq!(reads, [0, 1, 0, 2]);
+    assert_eq!(plan.reads[0].key, "app");
+    assert_eq!(
+        plan.reads[0].what,
+        What::Find(Filter::new(Some("^app/db".into()), None).unwrap())
+    );
+    assert_eq!(plan.reads[2].store.name, "other");
+    assert_eq!(
+        plan.entries[1].into,
+        Destination::OwnKeys(ConversionStrategy::Unicode)
+    );
+    assert!(matches!(&plan.entries[2].into, Destination::Rewritten(rewrites) if rewrites.len() == 1));
+    let labels: Vec<String> = plan.entries.iter().map(Entry::label).collect();
+    assert_eq!(labels[0], "spec.dataFrom[0].find (path: app)");
+    assert_eq!(labels[3], "spec.dataFrom[3].find (the whole mount)");
+}
+
+#[test]
+fn metadata_are_another_read_than_the_value_and_have_no_version() {
+    let plan = planned(json!({
+        "data": [
+            {"secretKey": "a", "remoteRef": {"key": "app"}},
+            {"secretKey": "b", "remoteRef": {"key": "app", "metadataPolicy": "Fetch", "version": "2"}},
+        ],
+        "dataFrom": [{"extract": {"key": "app", "metadataPolicy": "Fetch"}}],
+    }));
+    let reads: Vec<(&What, Option<&str>)> = plan
+        .reads
+        .iter()
+        .map(|read| (&read.what, read.version.as_deref()))
+        .collect();
+    assert_eq!(reads, [(&What::Metadata, None), (&What::Value, None)]);
+    let used: Vec<usize> = plan.entries.iter().map(|entry| entry.read).collect();
+    assert_eq!(used, [0, 1, 0]);
+}
+
+#[test]
+fn an_extract_of_a_version_with_a_rewrite_is_served() {
+    let plan = planned(json!({"dataFrom": [{
+        "extract": {"key": "app", "version": "2", "conversionStrategy": "Unicode"},
+        "rewrite": [{"regexp": {"source": "^", "target": "app_"}}],
+    }]}));
+    assert_eq!(plan.reads[0].version.as_deref(), Some("2"));
+    assert!(matches!(plan.entries[0].into, Destination::Rewritten(_)));
+}
+
+#[test]
+fn what_cannot_be_found_or_rewritten_is_refused_by_name() {
+    let rewrite = |step: Value| json!({"dataFrom": [{"extract": {"key": "a"}, "rewrite": [step]}]});
+    for (spec, field) in [
+        (find(json!({"path": "a/../b"})), "spec.dataFrom[0].find.path"),
+        (find(json!({"path": "a\nb"})), "spec.dataFrom[0].find.path"),
+        (
+            find(json!({"name": {"regexp": "("}})),
+            "spec.dataFrom[0].find.name.regexp",
+        ),
+        (
+            json!({"dataFrom": [{"find": {}, "extract": {"key": "a"}}]}),
+            "spec.dataFrom[0]",
+        ),
+        (
+            json!({"dataFrom": [{"find": {}, "sourceRef": {"generatorRef": {"kind": "Password", "name": "p"}}}]}),
+            "spec.dataFrom[0].sourceRef.generatorRef",
+        ),
+        (
+            rewrite(json!({"regexp": {"source": "(", "target": ""}})),
+            "spec.dataFrom[0].rewrite[0].regexp.source",
+        ),
+        (
+            rewrite(json!({"merge": {"strategy": "JSON"}})),
+            "spec.dataFrom[0].rewrite[0].merge.into",
+        ),
+        (rewrite(json!({})), "spec.dataFrom[0].rewrite[0]"),
+    ] {
+        assert_eq!(refused(spec).field, field);
+    }
+}
+
+#[test]
+fn windows_are_read_and_bad_ones_refused_by_name() {
+    let with = |schedule: &str| {
+        let mut spec = data(json!({"key": "a"}));
+        spec["syncWindows"] = json!({"kind": "allow", "windows": [{"schedule": schedule, "duration": "1h"}]});
+        spec
+    };
+    assert!(planned(with("@daily")).windows.is_some());
+    assert!(planned(data(json!({"key": "a"}))).windows.is_none());
+    assert_eq!(
+        refused(with("61 * * * *")).field,
+        "spec.syncWindows.windows[0].schedule"
+    );
 }

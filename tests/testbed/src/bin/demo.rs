@@ -115,13 +115,16 @@ fn build() -> Result<String> {
 }
 
 async fn sync(cluster: &Cluster, vault: &Vault) -> Result<()> {
-    step("vault kv put secret/postgres …, kubectl apply -f deploy/examples/homelab/");
+    step("vault kv put secret/postgres-secret …, kubectl apply -f deploy/examples/homelab/");
     println!(
         "  (the manifests as they are, but for the server's address: {})",
         vault.address()
     );
     vault
-        .put("postgres", json!({"username": "postgres", "password": "first"}))
+        .put(
+            "postgres-secret",
+            json!({"POSTGRES_USER": "postgres", "POSTGRES_PASSWORD": "first"}),
+        )
         .await?;
     cluster
         .apply(&homelab::manifest("store.yaml", vault.address())?)
@@ -150,9 +153,11 @@ async fn sync(cluster: &Cluster, vault: &Vault) -> Result<()> {
 
 async fn rotate(cluster: &Cluster, vault: &Vault) -> Result<()> {
     step(
-        "vault kv patch secret/postgres password=second, kubectl annotate externalsecret postgres-secret -n db force-sync=$(date +%s) --overwrite",
+        "vault kv patch secret/postgres-secret POSTGRES_PASSWORD=second, kubectl annotate externalsecret postgres-secret -n db force-sync=$(date +%s) --overwrite",
     );
-    vault.patch("postgres", json!({"password": "second"})).await?;
+    vault
+        .patch("postgres-secret", json!({"POSTGRES_PASSWORD": "second"}))
+        .await?;
     let annotation = format!(
         "force-sync={}",
         SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()
@@ -246,10 +251,10 @@ async fn wait_password(cluster: &Cluster, wanted: &str) -> Result<()> {
         "-n",
         "db",
         "-o",
-        "go-template={{.data.password | base64decode}}",
+        "go-template={{.data.POSTGRES_PASSWORD | base64decode}}",
     ];
     wait_for(
-        &format!("password '{wanted}' in Secret db/postgres-secret"),
+        &format!("POSTGRES_PASSWORD {wanted:?} in Secret db/postgres-secret"),
         LIMIT,
         || async { Ok((cluster.kubectl(&args, "").await? == wanted).then_some(())) },
     )

@@ -1,0 +1,237 @@
+//! `dataFrom.find`: a search through folders. Pure: it says what to ask, is told the answers, and ends with the
+//! secrets that fit.
+//!
+//! A folder or a secret that may not be read never comes here: it fails the search, and with it the sync, as in ESO.
+//! To leave it out would drop a key from a Secret that is good, or make one that lacks it (promise 1); the message
+//! names the path and the policy that is missing.
+
+use std::collections::BTreeMap;
+
+use super::assemble::Answer;
+use crate::secret::SecretBytes;
+use crate::template::re2;
+use crate::vault::json::Json;
+
+/// Folders within folders.
+const MAX_DEPTH: usize = 32;
+/// Names of secrets and folders that are looked at.
+const MAX_NAMES: usize = 10_000;
+/// Secrets that are read.
+const MAX_SECRETS: usize = 2_000;
+/// Bytes of all that is found; a Secret holds 1 MiB, and decoding or merging makes less of it.
+const MAX_BYTES: usize = 8 << 20;
+
+/// Which secrets to take. As in ESO, tags do not count beside a name: manifests rely on the keys they get.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Filter {
+    regexp: Option<String>,
+    tags: BTreeMap<String, String>,
+}
+
+impl Filter {
+    /// Those whose name matches, else those with all of these tags, else all.
+    ///
+    /// # Errors
+    /// If the expression is none that Go's `regexp` takes; says why.
+    pub fn new(regexp: Option<String>, tags: Option<BTreeMap<String, String>>) -> Result<Self, String> {
+        if let Some(regexp) = &regexp {
+            re2::compile(regexp).map_err(|error| error.to_string())?;
+        }
+        Ok(Self {
+            regexp,
+            tags: tags.unwrap_or_default(),
+        })
+    }
+
+    /// Whether tags were given, which only KV v2 has.
+    #[must_use]
+    pub fn has_tags(&self) -> bool {
+        !self.tags.is_empty()
+    }
+}
+
+/// A question of a search; the path is relative to the folder that is searched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The names in this folder.
+    Names(String),
+    /// The metadata of this secret.
+    Metadata(String),
+    /// This secret.
+    Value(String),
+}
+
+/// Why a search cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// The expression, which was checked before.
+    #[error("find.name.regexp: {0}")]
+    Regexp(String),
+    /// Folders within folders.
+    #[error(
+        "folder {0:?} is more than {MAX_DEPTH} folders deep; set find.path to a folder nearer to the secrets"
+    )]
+    TooDeep(String),
+    /// Names.
+    #[error(
+        "there are more than {MAX_NAMES} secrets and folders to look through; set find.path to a smaller folder"
+    )]
+    TooManyNames,
+    /// Secrets.
+    #[error("more than {MAX_SECRETS} secrets match; set find.path or find.name.regexp to take fewer")]
+    TooManySecrets,
+    /// Bytes.
+    #[error(
+        "the secrets that match hold more than {} MiB, and a Secret at most one; set find.path or find.name.regexp to \
+         take fewer",
+        MAX_BYTES >> 20
+    )]
+    TooLarge,
+    /// Metadata are gone, which were there when the folder was listed.
+    #[error("the metadata of {0:?}: secret not found; it was deleted meanwhile, and the search begins again")]
+    NoMetadata(String),
+    /// The answer does not fit the question.
+    #[error(
+        "the answer about {0:?} does not fit the question; this is a fault of keyferry, please report it"
+    )]
+    Odd(String),
+}
+
+/// A search under way.
+pub struct Search<'a> {
+    path: &'a str,
+    regexp: Option<regex::bytes::Regex>,
+    tags: &'a BTreeMap<String, String>,
+    names: usize,
+    secrets: usize,
+    bytes: usize,
+    found: BTreeMap<String, SecretBytes>,
+    missing: bool,
+}
+
+impl<'a> Search<'a> {
+    /// A search through this folder, named as the user wrote it, and what to ask first.
+    ///
+    /// # Errors
+    /// If the filter cannot be used.
+    pub fn begin(path: &'a str, filter: &'a Filter) -> Result<(Self, Ask), FindError> {
+        let regexp = filter.regexp.as_deref().map(re2::compile).transpose();
+        let search = Self {
+            path,
+            regexp: regexp.map_err(|error| FindError::Regexp(error.to_string()))?,
+            tags: &filter.tags,
+            names: 0,
+            secrets: 0,
+            bytes: 0,
+            found: BTreeMap::new(),
+            missing: false,
+        };
+        Ok((search, Ask::Names(String::new())))
+    }
+
+    /// Takes an answer; returns what to ask now.
+    ///
+    /// # Errors
+    /// If a bound is hit, or the answer fails the whole search.
+    pub fn tell(&mut self, ask: Ask, answer: Answer) -> Result<Vec<Ask>, FindError> {
+        match (ask, answer) {
+            (Ask::Names(folder), Answer::Found(names)) => self.look_through(&folder, &names),
+            // Only the folder that is searched can be missing; others may have gone since they were seen.
+            (Ask::Names(folder), Answer::Missing) => {
+                self.missing = folder.is_empty();
+                Ok(Vec::new())
+            }
+            (Ask::Metadata(secret), Answer::Found(metadata)) => {
+                let fits = |(key, value): (&String, &String)| {
+                    metadata.get(key).and_then(Json::as_str) == Some(value.as_str())
+                };
+                if self.tags.iter().all(fits) {
+                    Ok(vec![self.read(secret)?])
+                } else {
+                    Ok(Vec::new())
+                }
+            }
+            (Ask::Metadata(secret), Answer::Missing) => Err(FindError::NoMetadata(self.name(&secret))),
+            (Ask::Value(secret), Answer::Found(value)) => {
+                let (name, value) = (
+                    self.name(&secret),
+                    SecretBytes::new(value.to_go_string().into_bytes()),
+                );
+                self.bytes += name.len() + value.expose().len();
+                if self.bytes > MAX_BYTES {
+                    return Err(FindError::TooLarge);
+                }
+                self.found.insert(name, value);
+                Ok(Vec::new())
+            }
+            // Deleted secrets are still listed by KV v2.
+            (Ask::Value(_), Answer::Missing) => Ok(Vec::new()),
+            (Ask::Names(path) | Ask::Metadata(path) | Ask::Value(path), Answer::Many(_)) => {
+                Err(FindError::Odd(self.name(&path)))
+            }
+        }
+    }
+
+    /// What was found, when nothing is left to ask.
+    #[must_use]
+    pub fn end(self) -> Answer {
+        if self.missing {
+            Answer::Missing
+        } else {
+            Answer::Many(self.found)
+        }
+    }
+
+    fn look_through(&mut self, folder: &str, names: &Json) -> Result<Vec<Ask>, FindError> {
+        let Json::Array(names) = names else {
+            return Err(FindError::Odd(self.name(folder)));
+        };
+        self.names = self.names.saturating_add(names.len());
+        if self.names > MAX_NAMES {
+            return Err(FindError::TooManyNames);
+        }
+        let mut asks = Vec::new();
+        for name in names {
+            let name = name.as_str().unwrap_or_default();
+            if name.trim_matches('/').is_empty() {
+                continue;
+            }
+            let path = format!("{folder}{name}");
+            if path.ends_with('/') {
+                if path.matches('/').count() > MAX_DEPTH {
+                    return Err(FindError::TooDeep(self.name(&path)));
+                }
+                asks.push(Ask::Names(path));
+            } else if let Some(regexp) = &self.regexp {
+                if re2::is_match(regexp, self.name(&path).as_bytes()) {
+                    asks.push(self.read(path)?);
+                }
+            } else if self.tags.is_empty() {
+                asks.push(self.read(path)?);
+            } else {
+                asks.push(Ask::Metadata(path));
+            }
+        }
+        Ok(asks)
+    }
+
+    fn read(&mut self, secret: String) -> Result<Ask, FindError> {
+        self.secrets += 1;
+        if self.secrets > MAX_SECRETS {
+            return Err(FindError::TooManySecrets);
+        }
+        Ok(Ask::Value(secret))
+    }
+
+    /// The name as ESO gives it: it begins with find.path, and not below it.
+    fn name(&self, path: &str) -> String {
+        if self.path.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.path)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

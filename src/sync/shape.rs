@@ -1,0 +1,459 @@
+//! What `target.template` makes of the values that were read: the target's data, labels and annotations.
+//!
+//! The order is ESO's: `templateFrom` in its order (in each entry ConfigMap, Secret, literal), then `data`,
+//! then the labels and annotations of `metadata`; later ones win.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decode::{self, DecodeError};
+use super::keys::{self, KeyError};
+use crate::api::external_secret::{
+    DecodingStrategy, ExternalSecretTemplate, TemplateFrom, TemplateMergePolicy, TemplateRef, TemplateScope,
+};
+use crate::secret::SecretBytes;
+use crate::template::funcs::yaml;
+use crate::template::{Delims, MissingKey, Template, TemplateError};
+
+/// The kinds of object that may hold templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SourceKind {
+    /// A ConfigMap: its `data`, not its `binaryData`, as in ESO.
+    ConfigMap,
+    /// A Secret.
+    Secret,
+}
+
+impl SourceKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+}
+
+/// An object that holds templates, in the namespace of the ExternalSecret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceRef {
+    /// Its kind.
+    pub kind: SourceKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// The contents of the objects that hold templates; one that does not exist is not among them.
+pub type Sources = BTreeMap<SourceRef, BTreeMap<String, SecretBytes>>;
+
+/// What the target must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shaped {
+    /// Its data.
+    pub data: BTreeMap<String, SecretBytes>,
+    /// Labels that the template sets.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations that the template sets.
+    pub annotations: BTreeMap<String, String>,
+    /// What was rendered for a path of a generic target (`target.manifest`), in order.
+    pub paths: Vec<(String, SecretBytes)>,
+}
+
+/// Why the template cannot be rendered; never holds a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("could not apply template: {field}: {problem}")]
+pub struct ShapeError {
+    /// The field that holds the template, for example `spec.target.template.data["tls.crt"]`.
+    pub field: String,
+    /// What is wrong with it, and what to do.
+    pub problem: Problem,
+}
+
+/// What is wrong with a template.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It is not a template, or it failed.
+    #[error(transparent)]
+    Template(TemplateError),
+    /// The object that holds it does not exist.
+    #[error("{} {name:?} does not exist in this namespace; create it, and the target is rendered at once", kind.name())]
+    NoSource {
+        /// Its kind.
+        kind: SourceKind,
+        /// Its name.
+        name: String,
+    },
+    /// The object has no such key.
+    #[error("{} {name:?} has no key {key:?}; add it, and the target is rendered at once", kind.name())]
+    NoKey {
+        /// The object's kind.
+        kind: SourceKind,
+        /// The object's name.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// It does not render to keys and values.
+    #[error("{0}; it must render to a YAML map of keys and values")]
+    NotAMap(String),
+    /// A key that a Secret cannot have.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A value that is not what the decoding strategy says.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A label or annotation that the API server would refuse, quoting its value.
+    #[error("{0}")]
+    Metadata(String),
+}
+
+/// Where the results of a template go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Data,
+    Labels,
+    Annotations,
+    Path(String),
+}
+
+/// One template, ready to render.
+struct Item {
+    field: String,
+    place: Place,
+    /// The key that gets the result; without one, the result is keys and values.
+    key: Option<String>,
+    decoding: DecodingStrategy,
+    template: Template,
+}
+
+/// A template of a target, parsed.
+pub struct Shape {
+    items: Vec<Item>,
+    keeps_values: bool,
+}
+
+/// The objects that a template reads.
+#[must_use]
+pub fn sources(template: &ExternalSecretTemplate) -> BTreeSet<SourceRef> {
+    let of = |kind, reference: &Option<TemplateRef>| {
+        let name = reference.as_ref()?.name.clone();
+        Some(SourceRef { kind, name })
+    };
+    let from = template.template_from.iter();
+    from.flat_map(|from| {
+        [
+            of(SourceKind::ConfigMap, &from.config_map),
+            of(SourceKind::Secret, &from.secret),
+        ]
+    })
+    .flatten()
+    .collect()
+}
+
+/// Parses what stands in the ExternalSecret itself, so that a mistake is told before anything is read.
+///
+/// # Errors
+/// If a template cannot be parsed.
+pub fn check(template: &ExternalSecretTemplate, delims: &Delims) -> Result<(), ShapeError> {
+    let mut items = Vec::new();
+    for (position, from) in template.template_from.iter().enumerate() {
+        literal(&mut items, position, from, Place::Data, delims)?;
+    }
+    own(&mut items, template, delims)
+}
+
+impl Shape {
+    /// Parses the templates of a target. For a generic target (`manifest`), `templateFrom[].target` is a
+    /// path.
+    ///
+    /// # Errors
+    /// If a template is missing or cannot be parsed.
+    pub fn prepare(
+        template: &ExternalSecretTemplate,
+        manifest: bool,
+        sources: &Sources,
+        delims: &Delims,
+    ) -> Result<Self, ShapeError> {
+        let mut items = Vec::new();
+        for (position, from) in template.template_from.iter().enumerate() {
+            let place = place(from, manifest, position)?;
+            for (kind, reference) in [
+                (SourceKind::ConfigMap, &from.config_map),
+                (SourceKind::Secret, &from.secret),
+            ] {
+                if let Some(reference) = reference {
+                    let source = Source {
+                        kind,
+                        reference,
+                        position,
+                        from,
+                    };
+                    source.items(&mut items, &place, sources, delims)?;
+                }
+            }
+            literal(&mut items, position, from, place, delims)?;
+        }
+        own(&mut items, template, delims)?;
+        let renders =
+            template.data.as_ref().is_some_and(|data| !data.is_empty()) || !template.template_from.is_empty();
+        Ok(Self {
+            items,
+            keeps_values: !renders || template.merge_policy == Some(TemplateMergePolicy::Merge),
+        })
+    }
+
+    /// Whether the same values always give the same result.
+    #[must_use]
+    pub fn is_stable(&self) -> bool {
+        self.items.iter().all(|item| item.template.is_stable())
+    }
+
+    /// Renders.
+    ///
+    /// # Errors
+    /// If a template fails, or its result does not fit its place.
+    pub fn render(&self, values: &BTreeMap<String, SecretBytes>) -> Result<Shaped, ShapeError> {
+        let mut shaped = Shaped::default();
+        if self.keeps_values {
+            shaped.data.clone_from(values);
+        }
+        for item in &self.items {
+            let failed = |problem| ShapeError {
+                field: item.field.clone(),
+                problem,
+            };
+            let rendered = item.template.render(values, MissingKey::Error);
+            let rendered = rendered.map_err(|error| failed(Problem::Template(error)))?;
+            item.put(&mut shaped, rendered).map_err(failed)?;
+        }
+        Ok(shaped)
+    }
+}
+
+impl Item {
+    fn put(&self, shaped: &mut Shaped, rendered: SecretBytes) -> Result<(), Problem> {
+        if let Place::Path(path) = &self.place {
+            let rendered = decode::decode(rendered, self.decoding, "the rendered template")?;
+            let rendered = match &self.key {
+                // One key of a map is a map with this key.
+                Some(key) => {
+                    let map = serde_json::json!({key: text(key, rendered)?});
+                    SecretBytes::new(map.to_string().into_bytes())
+                }
+                None => rendered,
+            };
+            shaped.paths.push((path.clone(), rendered));
+            return Ok(());
+        }
+        let pairs = match &self.key {
+            Some(key) => BTreeMap::from([(key.clone(), rendered)]),
+            None => keys_and_values(&rendered)?,
+        };
+        for (key, value) in pairs {
+            let what = format!("rendered template value for key {key}");
+            let value = decode::decode(value, self.decoding, &what)?;
+            match &self.place {
+                Place::Labels => {
+                    let value = label(&key, value)?;
+                    shaped.labels.insert(key, value);
+                }
+                Place::Annotations => {
+                    let value = text(&key, value)?;
+                    shaped.annotations.insert(key, value);
+                }
+                Place::Data | Place::Path(_) => {
+                    keys::validate_key(&key)?;
+                    shaped.data.insert(key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The templates of an object that an entry of `templateFrom` names.
+struct Source<'a> {
+    kind: SourceKind,
+    reference: &'a TemplateRef,
+    position: usize,
+    from: &'a TemplateFrom,
+}
+
+impl Source<'_> {
+    fn items(
+        &self,
+        items: &mut Vec<Item>,
+        place: &Place,
+        sources: &Sources,
+        delims: &Delims,
+    ) -> Result<(), ShapeError> {
+        let (kind, name) = (self.kind, self.reference.name.clone());
+        let field = format!(
+            "spec.target.template.templateFrom[{}].{}",
+            self.position,
+            match kind {
+                SourceKind::ConfigMap => "configMap",
+                SourceKind::Secret => "secret",
+            }
+        );
+        let failed = |problem| ShapeError {
+            field: field.clone(),
+            problem,
+        };
+        let source = SourceRef {
+            kind,
+            name: name.clone(),
+        };
+        let content = sources.get(&source);
+        let content = content.ok_or_else(|| {
+            failed(Problem::NoSource {
+                kind,
+                name: name.clone(),
+            })
+        })?;
+        for wanted in &self.reference.items {
+            let text = content.get(&wanted.key).ok_or_else(|| {
+                failed(Problem::NoKey {
+                    kind,
+                    name: name.clone(),
+                    key: wanted.key.clone(),
+                })
+            })?;
+            let values = wanted.template_as.unwrap_or_default() == TemplateScope::Values;
+            let field = format!("{field} (key {:?} of {} {name:?})", wanted.key, kind.name());
+            items.push(Item {
+                template: parse(&field, &wanted.key, text.expose(), delims)?,
+                field,
+                place: place.clone(),
+                key: values.then(|| wanted.key.clone()),
+                decoding: self.from.values_decoding_strategy.unwrap_or_default(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn parse(field: &str, name: &str, text: &[u8], delims: &Delims) -> Result<Template, ShapeError> {
+    // A template that is not UTF-8 is refused where its first such byte stands: U+FFFD is no valid action.
+    Template::parse(name, &String::from_utf8_lossy(text), delims).map_err(|error| ShapeError {
+        field: field.to_owned(),
+        problem: Problem::Template(error),
+    })
+}
+
+fn literal(
+    items: &mut Vec<Item>,
+    position: usize,
+    from: &TemplateFrom,
+    place: Place,
+    delims: &Delims,
+) -> Result<(), ShapeError> {
+    let Some(text) = &from.literal else { return Ok(()) };
+    let field = format!("spec.target.template.templateFrom[{position}].literal");
+    items.push(Item {
+        template: parse(&field, "literal", text.as_bytes(), delims)?,
+        field,
+        place,
+        key: None,
+        decoding: from.values_decoding_strategy.unwrap_or_default(),
+    });
+    Ok(())
+}
+
+/// The templates that stand in the ExternalSecret by key.
+fn own(items: &mut Vec<Item>, template: &ExternalSecretTemplate, delims: &Delims) -> Result<(), ShapeError> {
+    let metadata = template.metadata.as_ref();
+    let maps = [
+        ("data", Place::Data, template.data.as_ref()),
+        (
+            "metadata.labels",
+            Place::Labels,
+            metadata.and_then(|metadata| metadata.labels.as_ref()),
+        ),
+        (
+            "metadata.annotations",
+            Place::Annotations,
+            metadata.and_then(|metadata| metadata.annotations.as_ref()),
+        ),
+    ];
+    for (name, place, map) in maps {
+        for (key, text) in map.into_iter().flatten() {
+            let field = format!("spec.target.template.{name}[{key:?}]");
+            items.push(Item {
+                template: parse(&field, key, text.as_bytes(), delims)?,
+                field,
+                place: place.clone(),
+                key: Some(key.clone()),
+                decoding: DecodingStrategy::None,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Only data, labels and annotations of a Secret may be made by a template: ESO's rule, which keeps
+/// tenants from setting its type or owner.
+fn place(from: &TemplateFrom, manifest: bool, position: usize) -> Result<Place, ShapeError> {
+    let target = from.target.as_deref().unwrap_or_default();
+    let lower = target.to_ascii_lowercase();
+    if manifest {
+        let path = match lower.as_str() {
+            "" | "data" => "data",
+            "labels" => "metadata.labels",
+            "annotations" => "metadata.annotations",
+            _ => target,
+        };
+        return Ok(Place::Path(path.to_owned()));
+    }
+    match lower.as_str() {
+        "" | "data" => Ok(Place::Data),
+        "labels" => Ok(Place::Labels),
+        "annotations" => Ok(Place::Annotations),
+        _ => Err(ShapeError {
+            field: format!("spec.target.template.templateFrom[{position}].target"),
+            problem: Problem::Metadata(format!(
+                "templateFrom target={target:?} is not allowed when targeting a Secret, must be one of \"Data\", \
+                 \"Annotations\" or \"Labels\""
+            )),
+        }),
+    }
+}
+
+fn keys_and_values(rendered: &SecretBytes) -> Result<BTreeMap<String, SecretBytes>, Problem> {
+    let pairs =
+        yaml::string_map(rendered.expose()).map_err(|fault| Problem::NotAMap(fault.0.into_owned()))?;
+    pairs
+        .into_iter()
+        .map(|(key, value)| {
+            let key =
+                String::from_utf8(key).map_err(|_| Problem::NotAMap("a key is not UTF-8".to_owned()))?;
+            Ok((key, SecretBytes::new(value)))
+        })
+        .collect()
+}
+
+fn text(key: &str, value: SecretBytes) -> Result<String, Problem> {
+    String::from_utf8(value.expose().to_vec())
+        .map_err(|_| Problem::Metadata(format!("the rendered value for key {key:?} is not UTF-8")))
+}
+
+/// The API server quotes a label's value when it refuses it, and the value may be a secret's: so it is
+/// checked here.
+fn label(key: &str, value: SecretBytes) -> Result<String, Problem> {
+    let value = text(key, value)?;
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let valid = value.is_empty()
+        || (value.len() <= 63
+            && value.chars().all(inner)
+            && outer(value.chars().next())
+            && outer(value.chars().last()));
+    if valid {
+        return Ok(value);
+    }
+    Err(Problem::Metadata(format!(
+        "the rendered value of label {key:?} is no valid label: at most 63 letters, digits, '-', '_' and '.', the \
+         first and last a letter or digit"
+    )))
+}
+
+#[cfg(test)]
+mod tests;

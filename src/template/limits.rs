@@ -1,0 +1,79 @@
+//! What one rendering may use, so that a template that never ends harms nobody else.
+
+use std::time::{Duration, Instant};
+
+use super::funcs::Fault;
+
+/// Steps: nodes carried out, elements made.
+const STEPS: u64 = 5_000_000;
+/// Bytes made by functions and written, together. A Secret holds 1 MiB.
+const BYTES: u64 = 64 << 20;
+/// Bytes of the result.
+const OUTPUT: usize = 2 << 20;
+/// Controls and parentheses in one another, in the text of a template.
+pub const DEPTH: usize = 64;
+/// Bodies, templates and parentheses in one another, while a template is carried out.
+pub const CALLS: usize = 200;
+/// How long it may take.
+const TIME: Duration = Duration::from_secs(5);
+
+/// What is left of it.
+pub struct Limits {
+    steps: u64,
+    bytes: u64,
+    end: Instant,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            steps: STEPS,
+            bytes: BYTES,
+            end: Instant::now() + TIME,
+        }
+    }
+}
+
+impl Limits {
+    /// Takes steps.
+    ///
+    /// # Errors
+    /// If none are left, or the time is over.
+    pub fn step(&mut self, steps: u64) -> Result<(), Fault> {
+        let before = self.steps;
+        self.steps = self
+            .steps
+            .checked_sub(steps)
+            .ok_or_else(|| Fault::from(format!("the template takes more than {STEPS} steps")))?;
+        // The clock is asked now and then.
+        if before / 1024 != self.steps / 1024 && Instant::now() > self.end {
+            return Err(format!("the template takes longer than {} s", TIME.as_secs()).into());
+        }
+        Ok(())
+    }
+
+    /// Makes room for bytes that a function is about to make.
+    ///
+    /// # Errors
+    /// If it is too much.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.bytes = self.bytes.checked_sub(bytes as u64).ok_or_else(|| {
+            Fault::from(format!(
+                "the template makes more than {} MiB of text",
+                BYTES >> 20
+            ))
+        })?;
+        Ok(())
+    }
+
+    /// Checks the size of the result.
+    ///
+    /// # Errors
+    /// If it is too large.
+    pub fn output(size: usize) -> Result<(), Fault> {
+        if size > OUTPUT {
+            return Err(format!("the template's result is larger than {} MiB", OUTPUT >> 20).into());
+        }
+        Ok(())
+    }
+}

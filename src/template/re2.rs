@@ -1,0 +1,326 @@
+//! Regular expressions as Go's `regexp` has them, on the crate `regex`: classes are of ASCII, `\Q…\E` quotes,
+//! and what Go refuses is refused.
+//!
+//! Go reads texts rune by rune, a byte that is not UTF-8 as U+FFFD. Here such a text is matched with these
+//! bytes replaced, and what was found is given back as the bytes that stood there.
+
+use std::borrow::Cow;
+
+use regex::bytes::{Captures, Regex, RegexBuilder};
+
+use super::funcs::words::{is_digit, is_letter, runes};
+
+#[path = "re2_translate.rs"]
+mod translate;
+
+/// Why a pattern is none. The text never holds the pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It breaks a rule of the syntax.
+    #[error("wrong regular expression at character {position}: {problem}")]
+    Syntax {
+        /// Counted from 1.
+        position: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// It is not UTF-8.
+    #[error("the regular expression is not UTF-8")]
+    Utf8,
+    /// The crate refuses it.
+    #[error("wrong regular expression")]
+    Other,
+    /// The program that would match it is too large.
+    #[error("the regular expression is too large")]
+    Size,
+}
+
+/// Bytes of a compiled pattern.
+const SIZE: usize = 8 << 20;
+/// Bytes of the states that matching keeps.
+const STATES: usize = 1 << 20;
+
+/// Compiles a pattern of Go's.
+///
+/// # Errors
+/// If Go refuses it, or it becomes too large.
+pub fn compile(pattern: &str) -> Result<Regex, Error> {
+    sized(pattern, SIZE)
+}
+
+/// The same, if it becomes no larger than this.
+pub(super) fn sized(pattern: &str, size: usize) -> Result<Regex, Error> {
+    let translated = translate::pattern(pattern)?;
+    let built = RegexBuilder::new(&translated)
+        .size_limit(size)
+        .dfa_size_limit(STATES)
+        .build();
+    built.map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => Error::Size,
+        _ => Error::Other,
+    })
+}
+
+/// A text made ready for matching.
+pub(super) struct Hay<'a> {
+    original: &'a [u8],
+    /// The text with U+FFFD for each byte that is not UTF-8.
+    valid: Cow<'a, [u8]>,
+    /// For each offset of `valid` that of `original`, if they differ.
+    offsets: Vec<usize>,
+}
+
+impl<'a> Hay<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        if str::from_utf8(text).is_ok() {
+            return Self {
+                original: text,
+                valid: Cow::Borrowed(text),
+                offsets: Vec::new(),
+            };
+        }
+        let mut valid = String::with_capacity(text.len().saturating_mul(2));
+        let mut offsets = Vec::with_capacity(text.len().saturating_mul(2));
+        let mut at = 0_usize;
+        for (c, bytes) in runes(text) {
+            valid.push(c);
+            offsets.resize(valid.len(), at);
+            at = at.saturating_add(bytes.len());
+        }
+        offsets.push(at);
+        Self {
+            original: text,
+            valid: Cow::Owned(valid.into_bytes()),
+            offsets,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// The bytes of the original between two offsets.
+    pub(super) fn piece(&self, from: usize, to: usize) -> &'a [u8] {
+        let original = |offset: usize| {
+            if self.offsets.is_empty() {
+                Some(offset)
+            } else {
+                self.offsets.get(offset).copied()
+            }
+        };
+        match (original(from), original(to)) {
+            (Some(from), Some(to)) => self.original.get(from..to).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    fn boundary(&self, offset: usize) -> bool {
+        self.valid.get(offset).is_none_or(|byte| byte & 0xC0 != 0x80)
+    }
+
+    /// The size of the rune at an offset, 0 at the end.
+    fn width(&self, offset: usize) -> usize {
+        if offset >= self.len() {
+            return 0;
+        }
+        (1..4)
+            .find(|size| self.boundary(offset.saturating_add(*size)))
+            .unwrap_or(4)
+    }
+
+    /// The first match from an offset on. Only empty ones can lie within a rune, where Go does not look.
+    fn find(&self, regex: &Regex, mut from: usize) -> Option<(usize, usize)> {
+        loop {
+            let found = regex.find_at(&self.valid, from)?;
+            if self.boundary(found.start()) {
+                return Some((found.start(), found.end()));
+            }
+            from = self.after(found.start());
+        }
+    }
+
+    fn captures(&self, regex: &Regex, mut from: usize) -> Option<Captures<'_>> {
+        loop {
+            let found = regex.captures_at(&self.valid, from)?;
+            let start = found.get(0)?.start();
+            if self.boundary(start) {
+                return Some(found);
+            }
+            from = self.after(start);
+        }
+    }
+
+    fn after(&self, offset: usize) -> usize {
+        (offset.saturating_add(1)..)
+            .find(|next| self.boundary(*next))
+            .unwrap_or(self.len())
+    }
+
+    /// The first match.
+    pub(super) fn first(&self, regex: &Regex) -> Option<&'a [u8]> {
+        self.find(regex, 0).map(|(start, end)| self.piece(start, end))
+    }
+
+    /// At most so many matches, in offsets.
+    pub(super) fn all(&self, regex: &Regex, count: usize) -> Vec<(usize, usize)> {
+        let mut made = Vec::new();
+        let mut at = 0;
+        let mut before = None;
+        while made.len() < count && at <= self.len() {
+            let Some((start, end)) = self.find(regex, at) else {
+                break;
+            };
+            let mut counts = true;
+            if end == at {
+                // An empty match right after another one is none.
+                counts = before != Some(start);
+                at = at.saturating_add(self.width(at).max(1));
+            } else {
+                at = end;
+            }
+            before = Some(end);
+            if counts {
+                made.push((start, end));
+            }
+        }
+        made
+    }
+
+    /// Go's `regexp.Split`.
+    pub(super) fn split(&self, regex: &Regex, count: i64) -> Vec<&'a [u8]> {
+        let limit = usize::try_from(count).unwrap_or(usize::MAX);
+        if limit == 0 {
+            return Vec::new();
+        }
+        if self.len() == 0 && !regex.as_str().is_empty() {
+            return vec![&[]];
+        }
+        let mut made = Vec::new();
+        let (mut from, mut to) = (0, 0);
+        for (start, end) in self.all(regex, limit) {
+            if made.len().saturating_add(1) == limit {
+                break;
+            }
+            to = start;
+            if end != 0 {
+                made.push(self.piece(from, start));
+            }
+            from = end;
+        }
+        if to != self.len() {
+            made.push(self.piece(from, self.len()));
+        }
+        made
+    }
+
+    /// Replaces all matches by what a function appends.
+    pub(super) fn replace(
+        &self,
+        regex: &Regex,
+        mut with: impl FnMut(&Captures<'_>, &mut Vec<u8>),
+    ) -> Vec<u8> {
+        let mut made = Vec::with_capacity(self.original.len());
+        let (mut copied, mut at) = (0, 0);
+        while at <= self.len() {
+            let Some(captures) = self.captures(regex, at) else {
+                break;
+            };
+            let Some(found) = captures.get(0) else {
+                break;
+            };
+            made.extend_from_slice(self.piece(copied, found.start()));
+            // An empty match right after another one is none.
+            if found.end() > copied || found.start() == 0 {
+                with(&captures, &mut made);
+            }
+            copied = found.end();
+            at = match at.saturating_add(self.width(at)) {
+                next if next > copied => next,
+                _ if at >= copied => at.saturating_add(1),
+                _ => copied,
+            };
+        }
+        made.extend_from_slice(self.piece(copied, self.len()));
+        made
+    }
+
+    /// Appends a replacement with the groups that its `$1` and `${name}` stand for.
+    pub(super) fn expand(
+        &self,
+        regex: &Regex,
+        captures: &Captures<'_>,
+        mut template: &[u8],
+        made: &mut Vec<u8>,
+    ) {
+        while let Some(at) = memchr::memchr(b'$', template) {
+            let (plain, rest) = template.split_at_checked(at).unwrap_or((template, b""));
+            made.extend_from_slice(plain);
+            template = rest.get(1..).unwrap_or_default();
+            if let Some(rest) = template.strip_prefix(b"$") {
+                made.push(b'$');
+                template = rest;
+            } else if let Some((name, rest)) = group(template) {
+                let found = match number(name) {
+                    Some(index) => captures.get(index),
+                    None => by_name(regex, captures, name),
+                };
+                if let Some(found) = found {
+                    made.extend_from_slice(self.piece(found.start(), found.end()));
+                }
+                template = rest;
+            } else {
+                made.push(b'$');
+            }
+        }
+        made.extend_from_slice(template);
+    }
+}
+
+fn by_name<'a>(regex: &Regex, captures: &Captures<'a>, name: &[u8]) -> Option<regex::bytes::Match<'a>> {
+    let same = |known: &str| {
+        known
+            .strip_prefix(translate::DIGIT_FIRST)
+            .unwrap_or(known)
+            .as_bytes()
+            == name
+    };
+    let index = regex.capture_names().position(|known| known.is_some_and(same))?;
+    captures.get(index)
+}
+
+/// The name after a `$`, and what follows it.
+fn group(template: &[u8]) -> Option<(&[u8], &[u8])> {
+    let braces = template.first() == Some(&b'{');
+    let text = template.get(usize::from(braces)..)?;
+    let word = |c: char| c == '_' || is_letter(c) || is_digit(c);
+    let size: usize = runes(text)
+        .take_while(|(c, _)| word(*c))
+        .map(|(_, bytes)| bytes.len())
+        .sum();
+    let (name, rest) = text.split_at_checked(size).filter(|(name, _)| !name.is_empty())?;
+    let rest = if braces { rest.strip_prefix(b"}")? } else { rest };
+    Some((name, rest))
+}
+
+/// A group's number. One that begins with 0 is a name, which no group has.
+fn number(name: &[u8]) -> Option<usize> {
+    if !name.iter().all(u8::is_ascii_digit) || (name.len() > 1 && name.starts_with(b"0")) || name.len() > 8 {
+        return None;
+    }
+    str::from_utf8(name).ok()?.parse().ok()
+}
+
+/// Go's `ReplaceAllString`: replaces all matches by a template with `$1` and `${name}`.
+#[must_use]
+pub fn replace_all(regex: &Regex, text: &[u8], template: &str) -> Vec<u8> {
+    let hay = Hay::new(text);
+    hay.replace(regex, |captures, made| {
+        hay.expand(regex, captures, template.as_bytes(), made)
+    })
+}
+
+/// Go's `MatchString`.
+#[must_use]
+pub fn is_match(regex: &Regex, text: &[u8]) -> bool {
+    Hay::new(text).first(regex).is_some()
+}

@@ -1,0 +1,199 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn v2(mount: Option<&str>) -> Kv {
+    Kv {
+        mount: mount.map(String::from),
+        version: KvVersion::V2,
+    }
+}
+
+fn answer(status: u16, body: &str) -> Result<KvAnswer, VaultError> {
+    asked(Question::Value(None), status, body)
+}
+
+fn asked(question: Question, status: u16, body: &str) -> Result<KvAnswer, VaultError> {
+    let path = v2(Some("secret")).locate("foo").unwrap();
+    let reply = Reply {
+        status,
+        retry_after: None,
+        body: body.as_bytes().to_vec().into(),
+    };
+    path.answer(question, reply)
+}
+
+fn data_path(kv: &Kv, key: &str) -> String {
+    kv.locate(key).unwrap().policy_path(Question::Value(None))
+}
+
+#[test]
+fn all_forms_of_a_key_name_one_secret() {
+    for key in ["foo", "/foo", "secret/foo", "secret/data/foo"] {
+        assert_eq!(data_path(&v2(Some("secret")), key), "secret/data/foo", "{key}");
+        let metadata = v2(Some("secret")).locate(key).unwrap();
+        assert_eq!(
+            metadata.policy_path(Question::Metadata),
+            "secret/metadata/foo",
+            "{key}"
+        );
+    }
+    for key in ["secret/foo", "secret/data/foo"] {
+        assert_eq!(data_path(&v2(None), key), "secret/data/foo", "{key}");
+    }
+}
+
+#[test]
+fn paths_are_those_of_eso() {
+    let v1 = |mount: Option<&str>| Kv {
+        mount: mount.map(String::from),
+        version: KvVersion::V1,
+    };
+    let mount = Some("secret/path");
+    for (kv, key, path) in [
+        (v2(mount), "secret/path/data/test", "secret/path/data/test"),
+        (v2(mount), "secret/path/test", "secret/path/data/test"),
+        (v2(mount), "test", "secret/path/data/test"),
+        (v2(None), "secret/test/big/path", "secret/data/test/big/path"),
+        (
+            v2(None),
+            "secret/test/data/not/the/first/and/data/twice",
+            "secret/test/data/not/the/first/and/data/twice",
+        ),
+        (v1(mount), "secret/path/test", "secret/path/test"),
+        (v1(mount), "test", "secret/path/test"),
+        (v1(None), "secret/test", "secret/test"),
+    ] {
+        assert_eq!(data_path(&kv, key), path, "{key}");
+    }
+    let located = v2(None).locate("my_data/data/path").unwrap();
+    assert_eq!(located.policy_path(Question::Metadata), "my_data/metadata/path");
+}
+
+#[test]
+fn a_folder_may_be_the_whole_mount() {
+    let list = |kv: &Kv, path: &str| kv.folder(path).unwrap().policy_path(Question::Names);
+    let with = v2(Some("secret"));
+    for path in ["", "/"] {
+        assert_eq!(list(&with, path), "secret/metadata/*");
+    }
+    assert_eq!(list(&with, "app/"), "secret/metadata/app/*");
+    assert_eq!(list(&with, "secret/data/app"), "secret/metadata/app/*");
+    assert_eq!(list(&v2(None), "secret/data"), "secret/metadata/*");
+    assert_eq!(list(&v2(None), "secret/app"), "secret/metadata/app/*");
+    assert!(v2(None).folder("").is_err());
+    assert!(v2(Some("secret")).folder("a/../b").is_err());
+}
+
+#[test]
+fn what_stands_below_a_folder_is_not_taken_for_another_form_of_a_key() {
+    let folder = v2(Some("secret")).folder("").unwrap();
+    let below = |path: &str| folder.below(path).map(|p| p.policy_path(Question::Value(None)));
+    assert_eq!(below("secret/foo").unwrap(), "secret/data/secret/foo");
+    assert_eq!(below("data/x").unwrap(), "secret/data/data/x");
+    assert!(below("a/../../b").is_err());
+}
+
+#[test]
+fn metadata_are_texts_and_the_users_own_win() {
+    let body = r#"{"data":{"custom_metadata":{"access_key":"a","created_time":"custom-time"},
+        "created_time":"2020","current_version":2,"delete_version_after":"0s","max_versions":0,"cas_required":false}}"#;
+    let Ok(KvAnswer::Found(found)) = asked(Question::Metadata, 200, body) else {
+        unreachable!("metadata")
+    };
+    assert_eq!(
+        found.to_go_string(),
+        r#"{"access_key":"a","created_time":"custom-time","current_version":"2","delete_version_after":"0s"}"#
+    );
+    let none = r#"{"data":{"custom_metadata":null,"current_version":1}}"#;
+    let Ok(KvAnswer::Found(found)) = asked(Question::Metadata, 200, none) else {
+        unreachable!("metadata")
+    };
+    assert_eq!(found.to_go_string(), r#"{"current_version":"1"}"#);
+}
+
+#[test]
+fn only_a_clean_not_found_counts_as_an_empty_folder() {
+    assert!(matches!(
+        asked(Question::Names, 404, r#"{"errors":[]}"#),
+        Ok(KvAnswer::Missing)
+    ));
+    let keys = r#"{"data":{"keys":["a","b/"]}}"#;
+    assert!(matches!(
+        asked(Question::Names, 200, keys),
+        Ok(KvAnswer::Found(_))
+    ));
+    for (status, body) in [
+        (404, "<html>nginx</html>"),
+        (404, r#"{"errors":[],"warnings":["Invalid path"]}"#),
+        (200, r#"{"data":{"keys":[]}}"#),
+        (200, r#"{"data":{"keys":[1]}}"#),
+        (200, r#"{"data":{}}"#),
+        (200, r#"{"data":null}"#),
+        (200, "{}"),
+        (403, "{}"),
+        (503, "{}"),
+    ] {
+        assert!(asked(Question::Names, status, body).is_err(), "{status} {body}");
+    }
+}
+
+#[test]
+fn a_mount_with_slashes_keeps_them() {
+    assert_eq!(data_path(&v2(Some("team/kv")), "team/kv/a/b"), "team/kv/data/a/b");
+}
+
+#[test]
+fn a_key_that_leaves_the_mount_is_refused() {
+    for key in ["../x", "a/../../x", "a/./b", "a\nb", "", "/"] {
+        assert!(v2(Some("secret")).locate(key).is_err(), "{key:?}");
+    }
+}
+
+#[test]
+fn only_a_clean_not_found_counts_as_missing() {
+    assert!(matches!(answer(404, r#"{"errors":[]}"#), Ok(KvAnswer::Missing)));
+    let deleted = r#"{"data":{"data":null,"metadata":{"deletion_time":"x"}}}"#;
+    assert!(matches!(answer(404, deleted), Ok(KvAnswer::Missing)));
+    for body in [
+        r#"{"errors":["no handler for route \"secret/data/foo\". route entry not found."]}"#,
+        r#"{"errors":[],"warnings":["Invalid path for a versioned K/V secrets engine"]}"#,
+        r#"{"errors":["something new"]}"#,
+        "<html>nginx</html>",
+        "",
+        "{}",
+    ] {
+        assert!(answer(404, body).is_err(), "{body}");
+    }
+    for status in [400, 403, 405, 412, 429, 500, 502, 503] {
+        assert!(answer(status, r#"{"errors":[]}"#).is_err(), "{status}");
+    }
+}
+
+#[test]
+fn an_answer_of_another_shape_is_an_error_and_not_an_empty_secret() {
+    for body in [
+        "",
+        "[]",
+        r#"{"data":{"password":"x"}}"#,
+        r#"{"data":[]}"#,
+        r#"{"data":{"data":[1]}}"#,
+    ] {
+        assert!(answer(200, body).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn a_version_and_metadata_of_kv_v1_are_refused() {
+    let kv = Kv {
+        mount: Some("kv".into()),
+        version: KvVersion::V1,
+    };
+    let path = kv.locate("a").unwrap();
+    assert!(path.call(Question::Value(Some(1))).is_err());
+    let error = path.call(Question::Metadata).err().unwrap().to_string();
+    assert!(
+        error.starts_with("cannot perform metadata fetch operations with kv version v1"),
+        "{error}"
+    );
+}
