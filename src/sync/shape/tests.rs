@@ -208,7 +208,11 @@ fn mistakes_in_the_external_secret_itself_are_found_before_anything_is_read() {
 
 #[test]
 fn a_generic_target_gets_what_is_rendered_by_path_and_the_parts_of_a_secret_by_name() {
-    let sources = Sources::from([source(SourceKind::ConfigMap, "cm", &[("app.conf", "u={{ .user }}")])]);
+    let sources = Sources::from([source(
+        SourceKind::ConfigMap,
+        "cm",
+        &[("app.conf", "u={{ .user }}")],
+    )]);
     let from_map = json!({"name": "cm", "items": [{"key": "app.conf"}]});
     let of = template(json!({"templateFrom": [
         {"configMap": from_map}, {"target": "Data", "literal": "port: 80"},
@@ -222,7 +226,10 @@ fn a_generic_target_gets_what_is_rendered_by_path_and_the_parts_of_a_secret_by_n
         .iter()
         .map(|(path, text)| (path.as_str(), String::from_utf8_lossy(text.expose()).into_owned()))
         .collect();
-    let wanted = [("spec.users[0]", "name: admin"), ("spec", r#"{"app.conf":"u=admin"}"#)];
+    let wanted = [
+        ("spec.users[0]", "name: admin"),
+        ("spec", r#"{"app.conf":"u=admin"}"#),
+    ];
     assert_eq!(paths, wanted.map(|(path, text)| (path, text.to_owned())));
     let wanted = [("app.conf", "u=admin"), ("port", "80")];
     assert_eq!(data(&shaped), wanted.map(|(key, value)| (key, value.to_owned())));
