@@ -101,6 +101,7 @@ fn tag_number(any: &Any) -> Option<u32> {
 
 /// The certificates of a text, in order. Other blocks are an error, as in ESO.
 pub(super) fn parse_all(limits: &mut Limits, text: &[u8]) -> Result<Vec<Parsed>, Fault> {
+    pem::pass(limits, text)?;
     limits.grow(text.len())?;
     let mut certificates = Vec::new();
     for block in pem::blocks(text) {
@@ -179,6 +180,7 @@ fn filter_chain(limits: &mut Limits, args: &[Value]) -> Answer {
 /// DNS names, addresses, mail addresses and URIs, in this order.
 fn cert_sans(limits: &mut Limits, args: &[Value]) -> Answer {
     let input = text(args, 0);
+    pem::pass(limits, input)?;
     limits.grow(input.len())?;
     let (block, _) =
         pem::decode(pem::trim(input)).ok_or("failed to decode PEM block: the text holds no PEM block")?;

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::super::limits::Limits;
 use super::Fault;
 use super::p12_mac::{seal, verify};
+use super::pem::pass;
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
@@ -95,6 +96,7 @@ pub(super) fn pay(limits: &mut Limits, iterations: i32, blocks: u64) -> Result<(
 /// # Errors
 /// If it is none, the password is wrong, or it takes too many iterations.
 pub(super) fn open(limits: &mut Limits, data: &[u8], password: &[u8]) -> Result<Store, Fault> {
+    pass(limits, data)?;
     limits.grow(data.len().saturating_mul(3))?;
     let mut password = Password::new(password)?;
     let pfx = Pfx::from_der(data).map_err(bad)?;

@@ -190,7 +190,7 @@ func randomPEM() {
 		"AAAA", "AAAA\n", "AA==\n", "AAB=\n", "AA=", "A", "=", "!", "Key: value\n", "Proc-Type: x\n", ":", "junk\n", "A",
 	}
 	random := rand.New(rand.NewPCG(1, 2))
-	for i := range 1500 {
+	for i := range 600 {
 		var input strings.Builder
 		// Half of them have at least a frame.
 		framed := i%2 == 0
