@@ -294,6 +294,7 @@ pub(super) fn rsa_key(limits: &mut Limits, bits: usize) -> Result<Key, Fault> {
 
 fn gen_private_key(limits: &mut Limits, args: &[Value]) -> Answer {
     let kind = at(args, 0);
+    limits.step(1_000)?;
     let key = match kind {
         b"" | b"rsa" => rsa_key(limits, 4096)?,
         b"ecdsa" => Key::P256(p256::SecretKey::generate_from_rng(&mut rand::rng())),
@@ -303,7 +304,6 @@ fn gen_private_key(limits: &mut Limits, args: &[Value]) -> Answer {
         b"dsa" => return Err("DSA keys are not served; expected rsa, ecdsa or ed25519".into()),
         _ => return Ok(Value::text([b"Unknown type ", kind].concat())),
     };
-    limits.step(1_000)?;
     Ok(Value::text(key.to_pem()?))
 }
 
