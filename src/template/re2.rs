@@ -5,6 +5,7 @@
 //! bytes replaced, and what was found is given back as the bytes that stood there.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 
 use regex::bytes::{Captures, Regex, RegexBuilder};
 
@@ -161,43 +162,54 @@ impl<'a> Hay<'a> {
         self.find(regex, 0).map(|(start, end)| self.piece(start, end))
     }
 
-    /// At most so many matches, in offsets.
-    pub(super) fn all(&self, regex: &Regex, count: usize) -> Vec<(usize, usize)> {
+    /// At most so many matches, in offsets. Before each search it is told how many bytes are left, and may stop.
+    pub(super) fn all<E>(
+        &self,
+        regex: &Regex,
+        count: usize,
+        mut before: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Vec<(usize, usize)>, E> {
         let mut made = Vec::new();
         let mut at = 0;
-        let mut before = None;
+        let mut last = None;
         while made.len() < count && at <= self.len() {
+            before(self.len().saturating_sub(at))?;
             let Some((start, end)) = self.find(regex, at) else {
                 break;
             };
             let mut counts = true;
             if end == at {
                 // An empty match right after another one is none.
-                counts = before != Some(start);
+                counts = last != Some(start);
                 at = at.saturating_add(self.width(at).max(1));
             } else {
                 at = end;
             }
-            before = Some(end);
+            last = Some(end);
             if counts {
                 made.push((start, end));
             }
         }
-        made
+        Ok(made)
     }
 
     /// Go's `regexp.Split`.
-    pub(super) fn split(&self, regex: &Regex, count: i64) -> Vec<&'a [u8]> {
+    pub(super) fn split<E>(
+        &self,
+        regex: &Regex,
+        count: i64,
+        before: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Vec<&'a [u8]>, E> {
         let limit = usize::try_from(count).unwrap_or(usize::MAX);
         if limit == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         if self.len() == 0 && !regex.as_str().is_empty() {
-            return vec![&[]];
+            return Ok(vec![&[]]);
         }
         let mut made = Vec::new();
         let (mut from, mut to) = (0, 0);
-        for (start, end) in self.all(regex, limit) {
+        for (start, end) in self.all(regex, limit, before)? {
             if made.len().saturating_add(1) == limit {
                 break;
             }
@@ -210,15 +222,15 @@ impl<'a> Hay<'a> {
         if to != self.len() {
             made.push(self.piece(from, self.len()));
         }
-        made
+        Ok(made)
     }
 
-    /// Replaces all matches by what a function appends.
-    pub(super) fn replace(
+    /// Replaces all matches by what a function appends. It is also told how many bytes are left, and may stop.
+    pub(super) fn replace<E>(
         &self,
         regex: &Regex,
-        mut with: impl FnMut(&Captures<'_>, &mut Vec<u8>),
-    ) -> Vec<u8> {
+        mut with: impl FnMut(&Captures<'_>, &mut Vec<u8>, usize) -> Result<(), E>,
+    ) -> Result<Vec<u8>, E> {
         let mut made = Vec::with_capacity(self.original.len());
         let (mut copied, mut at) = (0, 0);
         while at <= self.len() {
@@ -231,7 +243,7 @@ impl<'a> Hay<'a> {
             made.extend_from_slice(self.piece(copied, found.start()));
             // An empty match right after another one is none.
             if found.end() > copied || found.start() == 0 {
-                with(&captures, &mut made);
+                with(&captures, &mut made, self.len().saturating_sub(found.end()))?;
             }
             copied = found.end();
             at = match at.saturating_add(self.width(at)) {
@@ -241,7 +253,7 @@ impl<'a> Hay<'a> {
             };
         }
         made.extend_from_slice(self.piece(copied, self.len()));
-        made
+        Ok(made)
     }
 
     /// Appends a replacement with the groups that its `$1` and `${name}` stand for.
@@ -318,13 +330,165 @@ fn number(name: &[u8]) -> Option<usize> {
 #[must_use]
 pub fn replace_all(regex: &Regex, text: &[u8], template: &str) -> Vec<u8> {
     let hay = Hay::new(text);
-    hay.replace(regex, |captures, made| {
-        hay.expand(regex, captures, template.as_bytes(), made)
-    })
+    let Ok(made) = hay.replace(regex, |captures, made, _| {
+        hay.expand(regex, captures, template.as_bytes(), made);
+        Ok::<(), Infallible>(())
+    });
+    made
 }
 
 /// Go's `MatchString`.
 #[must_use]
 pub fn is_match(regex: &Regex, text: &[u8]) -> bool {
     Hay::new(text).first(regex).is_some()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn replaced(pattern: &str, text: &[u8], template: &str) -> Vec<u8> {
+        replace_all(&compile(pattern).unwrap(), text, template)
+    }
+
+    fn found(pattern: &str, text: &str) -> Option<String> {
+        let regex = compile(pattern).unwrap();
+        let found = Hay::new(text.as_bytes()).first(&regex)?.to_vec();
+        Some(String::from_utf8(found).unwrap())
+    }
+
+    #[test]
+    fn classes_hold_ascii_only() {
+        assert!(!is_match(&compile(r"\d|\w").unwrap(), "٣é".as_bytes()));
+        assert!(!is_match(&compile(r"\s").unwrap(), "\u{a0}\u{b}".as_bytes()));
+        assert_eq!(found(r"\bé", "é"), None);
+        assert_eq!(found(r"[\W\d]+", "aé5 b").as_deref(), Some("é5 "));
+    }
+
+    #[test]
+    fn what_go_refuses_is_refused() {
+        for pattern in [
+            r"\C",
+            r"\Z",
+            r"\1",
+            r"\g",
+            r"\é",
+            "a**",
+            "a+*",
+            "a{1001}",
+            "a{2,1}",
+            "[b-a]",
+            "[[:foo:]]",
+            "(?=a)",
+            "(?x)a",
+            "(?<n",
+            "(?P=n)",
+            "[a",
+            "(a",
+            "a)",
+            r"\",
+            "*",
+            r"\p{Foo}",
+            r"\x{110000}",
+            r"\p{L",
+            "(?i",
+            "(?i-)a",
+            r"\pé",
+        ] {
+            assert!(compile(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_the_crate_takes_for_syntax_is_a_character_in_go() {
+        assert_eq!(found("[a&&b]+", "&a").as_deref(), Some("&a"));
+        assert_eq!(found("[[a]+", "[a").as_deref(), Some("[a"));
+        assert_eq!(found(r"\<a\>", "<a>").as_deref(), Some("<a>"));
+        assert_eq!(found("a{,2}", "a{,2}").as_deref(), Some("a{,2}"));
+        assert_eq!(found(r"\Qa.*b\E+", "a.*bb").as_deref(), Some("a.*bb"));
+    }
+
+    #[test]
+    fn nothing_is_found_within_a_rune() {
+        assert_eq!(replaced(r"\B", "aéa".as_bytes(), "-"), "aéa".as_bytes());
+        assert_eq!(replaced("", "世é".as_bytes(), "."), ".世.é.".as_bytes());
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf_8_is_one_character_and_stays_what_it_was() {
+        assert_eq!(replaced("a(.)", b"a\xFFa\xC3b", "<$1>"), b"<\xFF><\xC3>b");
+        assert_eq!(replaced("[^a]", b"a\xFF\xFE", "x"), b"axx");
+    }
+
+    #[test]
+    fn groups_are_named_as_go_allows_it() {
+        assert_eq!(replaced("(?P<1a>x)(?<n>y)", b"xy", "${n}${1a}$2"), b"yxy");
+        assert_eq!(replaced("(?P<n>a)|(?P<n>b)", b"ab", "[$n]"), b"[a][b]");
+        assert_eq!(replaced("(a)", b"a", "$1é $01 $$ ${x"), "  $ ${x".as_bytes());
+    }
+
+    #[test]
+    fn an_error_shows_the_place_but_not_the_pattern() {
+        let error = compile("secret**").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "wrong regular expression at character 8: invalid nested repetition operator"
+        );
+    }
+
+    #[test]
+    fn a_program_that_becomes_too_large_is_refused() {
+        assert_eq!(compile(r"(\pL{900}){900}").unwrap_err(), Error::Size);
+    }
+
+    #[test]
+    fn a_search_for_all_matches_can_be_stopped_before_each_of_them() {
+        let regex = compile("a").unwrap();
+        let hay = Hay::new(b"aaaa");
+        let mut left = Vec::new();
+        let stopped = hay.all(&regex, 9, |bytes| {
+            left.push(bytes);
+            if bytes == 2 { Err("enough") } else { Ok(()) }
+        });
+        assert_eq!((stopped, left), (Err("enough"), vec![4, 3, 2]));
+        assert_eq!(
+            hay.replace(&regex, |_, _, left| if left == 2 {
+                Err("enough")
+            } else {
+                Ok(())
+            }),
+            Err("enough")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_and_no_text_make_it_panic(
+            pattern in r"([a-z.^$|()\[\]{}?*+\\\-:<>PQEbBpdsw0-9,&~é]|\\[a-zA-Z]|\(\?){0,12}",
+            text in prop::collection::vec(any::<u8>(), 0..20),
+            template in "[$a-z0-9{}é]{0,8}",
+        ) {
+            if let Ok(regex) = sized(&pattern, 1 << 20) {
+                let hay = Hay::new(&text);
+                let free = |_| Ok::<(), Infallible>(());
+                let _ = replace_all(&regex, &text, &template);
+                let Ok(pieces) = hay.split(&regex, -1, free);
+                let size: usize = pieces.iter().map(|piece| piece.len()).sum();
+                prop_assert!(size <= text.len());
+            }
+        }
+
+        #[test]
+        fn replacing_each_match_by_itself_changes_nothing(
+            pattern in r"[ab.é*+?|]{0,6}",
+            text in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            if let Ok(regex) = compile(&pattern) {
+                prop_assert_eq!(replace_all(&regex, &text, "$0"), text);
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 mod args;
 pub mod builtin;
 pub mod certs;
+pub mod certs_make;
 pub mod compare;
 pub mod convert;
 pub mod crypto;
@@ -217,6 +218,7 @@ pub const TABLES: &[&[Func]] = &[
     crypto::TABLE,
     jwk::TABLE,
     certs::TABLE,
+    certs_make::TABLE,
     pkcs12::TABLE,
     convert::TABLE,
     defaults::TABLE,

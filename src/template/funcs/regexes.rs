@@ -52,6 +52,8 @@ pub const TABLE: &[Func] = &[
 
 /// Steps that compiling a pattern costs.
 const COMPILE: u64 = 1000;
+/// Steps that each byte of a text costs where the pattern is too large to be kept.
+const LARGE: u64 = 64;
 /// Patterns that a thread keeps, and how large each may be.
 const KEPT: usize = 16;
 const KEPT_SIZE: usize = 256 << 10;
@@ -92,6 +94,8 @@ fn compiled(limits: &mut Limits, list: &[Value]) -> Result<Result<Rc<Regex>, re2
         }
         Err(re2::Error::Size) => {
             limits.step(COMPILE.saturating_mul(50))?;
+            // Its matching may take a step of time for each of its many states.
+            limits.step((args::text(list, 1).len() as u64).saturating_mul(LARGE))?;
             re2::compile(text).map(Rc::new)
         }
         Err(error) => Err(error),
@@ -124,48 +128,43 @@ fn pieces(limits: &mut Limits, pieces: &[&[u8]]) -> Answer {
     })))
 }
 
+/// Every search may read all that is left, so that many of them take long.
+fn search(limits: &mut Limits, left: usize) -> Result<(), Fault> {
+    limits.step((left as u64 / 16_384).saturating_add(1))
+}
+
 fn find_all(limits: &mut Limits, list: &[Value]) -> Answer {
     let regex = right(limits, list)?;
     let count = usize::try_from(args::int(list, 2)).unwrap_or(usize::MAX);
     let hay = Hay::new(args::text(list, 1));
-    let found: Vec<&[u8]> = hay
-        .all(&regex, count)
-        .into_iter()
-        .map(|(from, to)| hay.piece(from, to))
-        .collect();
+    let found = hay.all(&regex, count, |left| search(limits, left))?;
+    let found: Vec<&[u8]> = found.into_iter().map(|(from, to)| hay.piece(from, to)).collect();
     pieces(limits, &found)
 }
 
 fn split(limits: &mut Limits, list: &[Value]) -> Answer {
     let regex = right(limits, list)?;
     let hay = Hay::new(args::text(list, 1));
-    pieces(limits, &hay.split(&regex, args::int(list, 2)))
+    let found = hay.split(&regex, args::int(list, 2), |left| search(limits, left))?;
+    pieces(limits, &found)
 }
 
-/// Stops replacing once it grows too large.
 fn replaced(limits: &mut Limits, list: &[Value], expand: bool) -> Answer {
     let regex = right(limits, list)?;
     let (text, with) = (args::text(list, 1), args::text(list, 2));
     limits.grow(text.len())?;
     let hay = Hay::new(text);
-    let mut fault = None;
-    let made = hay.replace(&regex, |captures, made| {
-        if fault.is_some() {
-            return;
-        }
+    let made = hay.replace(&regex, |captures, made, left| {
         let before = made.len();
         if expand {
             hay.expand(&regex, captures, with, made);
         } else {
             made.extend_from_slice(with);
         }
-        let grown = made.len().saturating_sub(before);
-        fault = limits.step(1).and_then(|()| limits.grow(grown)).err();
-    });
-    match fault {
-        Some(fault) => Err(fault),
-        None => Ok(Value::text(made)),
-    }
+        search(limits, left)?;
+        limits.grow(made.len().saturating_sub(before))
+    })?;
+    Ok(Value::text(made))
 }
 
 fn replace_all(limits: &mut Limits, list: &[Value]) -> Answer {
