@@ -178,6 +178,10 @@ pub fn find(name: &str) -> Option<&'static Func> {
 pub(super) const UNSTABLE: &[&str] = &[
     "ago",
     "bcrypt",
+    // What is no time is the time of the rendering.
+    "date",
+    "dateInZone",
+    "date_in_zone",
     "encryptAES",
     "fullPemToPkcs12",
     "fullPemToPkcs12Pass",
@@ -188,6 +192,8 @@ pub(super) const UNSTABLE: &[&str] = &[
     "genSelfSignedCertWithKey",
     "genSignedCert",
     "genSignedCertWithKey",
+    "htmlDate",
+    "htmlDateInZone",
     "htpasswd",
     "now",
     "pemToPkcs12",
