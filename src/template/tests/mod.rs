@@ -120,7 +120,10 @@ fn a_missing_key_is_no_value_where_that_is_asked_for() {
     );
     assert_eq!(run("{{ (dict).x }}").unwrap(), "<no value>");
     assert_eq!(run("{{ keys .b }}").unwrap(), "[]");
-    assert!(run("{{ .b 1 }}").is_err(), "what is no method takes no argument, absent or not");
+    assert!(
+        run("{{ .b 1 }}").is_err(),
+        "what is no method takes no argument, absent or not"
+    );
     assert!(
         run("{{ upper .b }}").is_err(),
         "a function that wants text fails as in Go"
