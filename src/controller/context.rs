@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
+use super::outcome::Failure;
 use super::queue::{Priority, Queue};
 use super::references::References;
 use super::stores::KnownStore;
@@ -59,8 +60,6 @@ pub struct Context {
     pub template_sources: TemplateSources,
     /// Delimiters of templates.
     pub delims: Delims,
-    /// Templates that may be rendered at once: a rendering may take seconds and megabytes.
-    pub renderings: Semaphore,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// How long Ready stays True when a due sync is kept back by an outage.
@@ -79,6 +78,8 @@ pub struct Context {
     hasher: OnceLock<DataHasher>,
     places: Arc<Semaphore>,
     statuses: Semaphore,
+    /// What may be computed at once beside the loops: it may take seconds and megabytes.
+    computing: Semaphore,
     /// Syncs whose Secret is still to be made.
     making: watch::Sender<usize>,
 }
@@ -108,14 +109,9 @@ impl Place {
         }
     }
 
-    /// Leaves the place for good.
-    pub fn leave(&mut self) {
-        drop(self.own.take());
-    }
-
     /// Leaves the place while this goes on, and takes one again.
     pub async fn left_for<T>(&mut self, work: impl Future<Output = T>) -> T {
-        self.leave();
+        drop(self.own.take());
         let result = work.await;
         *self = Self::take(&self.all).await;
         result
@@ -144,9 +140,8 @@ pub struct Parts {
     pub store_requeue: Duration,
 }
 
-/// So many ExternalSecrets per place may be under way, most of them waiting for Vault or for the turn of
-/// their status.
-const WAITING_PER_PLACE: usize = 16;
+/// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
+const WAITING_PER_PLACE: usize = 4;
 /// Status writes at once.
 const STATUSES: usize = 32;
 /// Part of them that one takes that goes before the Secrets of others.
@@ -176,7 +171,7 @@ impl Context {
             references: References::default(),
             template_sources: TemplateSources::default(),
             delims: parts.delims,
-            renderings: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
+            computing: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
             metrics: parts.metrics,
             outage_grace: parts.outage_grace,
             generic_targets: parts.generic_targets,
@@ -194,6 +189,26 @@ impl Context {
     /// A place to work, as soon as one is free.
     pub async fn place(&self) -> Place {
         Place::take(&self.places).await
+    }
+
+    /// Does what a tenant's template or rewrite asks for, beside the loops. A panic in it is a failure of this
+    /// object alone.
+    ///
+    /// # Errors
+    /// If it broke down.
+    pub async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        // The semaphore is never closed.
+        let _place = self.computing.acquire().await;
+        tokio::task::spawn_blocking(work).await.map_err(|_| {
+            self.metrics.panicked();
+            Failure::Own(
+                "could not update secret: the template or rewrite broke down; please report it with the template"
+                    .into(),
+            )
+        })
     }
 
     /// A sync begins; its Secret is made, or not, when the guard is dropped.

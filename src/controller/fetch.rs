@@ -12,9 +12,9 @@ use super::outcome::Failure;
 use crate::api::vault::KvVersion;
 use crate::store::Store;
 use crate::store::session::ReadError;
-use crate::sync::assemble::Answer;
+use crate::sync::assemble::{Answer, Assembled, assemble};
 use crate::sync::find::{Ask, Filter, Search};
-use crate::sync::plan::{Plan, Read, What};
+use crate::sync::plan::{Destination, Entry, Plan, Read, What};
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath};
 
@@ -49,6 +49,21 @@ pub async fn read_all(
         }
     });
     join_all(reads).await.into_iter().collect()
+}
+
+/// Makes the target's data of the answers. Rewrites may take seconds, so they are done beside the loops.
+///
+/// # Errors
+/// If an entry fails.
+pub async fn assembled(ctx: &Context, plan: &Plan, answers: Vec<Answer>) -> Result<Assembled, Failure> {
+    let rewrites = |entry: &Entry| matches!(entry.into, Destination::Rewritten(_));
+    let assembled = if plan.entries.iter().any(rewrites) {
+        let plan = plan.clone();
+        ctx.beside(move || assemble(&plan, &answers)).await?
+    } else {
+        assemble(plan, &answers)
+    };
+    assembled.map_err(|error| Failure::own(error.to_string()))
 }
 
 /// One read, with all that it needs.

@@ -236,6 +236,20 @@ async fn say(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>, 
     }
 }
 
+/// Whether the status of a success is worth a write.
+#[must_use]
+pub fn is_news(
+    ctx: &Context,
+    key: &ObjectKey,
+    object: &ExternalSecret,
+    ready: &Ready,
+    synced: &Synced,
+) -> bool {
+    let current = ctx.index().get(key);
+    let old = current.as_deref().unwrap_or(object).status.clone();
+    status::patch(&old.unwrap_or_default(), ready, Some(synced), Timestamp::now()).is_some()
+}
+
 /// Writes the status, if it is worth a write.
 ///
 /// # Errors

@@ -13,6 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+/// Keys at once whose work is nearly done.
+const FINISHING_MAX: usize = 4096;
+
 /// How soon work must begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
@@ -57,6 +60,7 @@ struct Inner<K, W> {
     routine: VecDeque<K>,
     waiting: HashMap<K, (Priority, Instant)>,
     running: HashMap<K, Priority>,
+    finishing: HashSet<K>,
     again: HashMap<K, Priority>,
     timers: BTreeSet<(Instant, K)>,
     timer_of: HashMap<K, Instant>,
@@ -71,6 +75,7 @@ impl<K, W> Default for Inner<K, W> {
             routine: VecDeque::new(),
             waiting: HashMap::new(),
             running: HashMap::new(),
+            finishing: HashSet::new(),
             again: HashMap::new(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
@@ -158,10 +163,22 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
         }
     }
 
-    /// Gives the place of a key back.
+    /// Gives the place of a key back before its work is done: what remains is small, and others need not wait
+    /// for it. With very many such keys it keeps its place.
+    pub fn finishing(&self, key: &K) {
+        let mut inner = self.inner();
+        if inner.finishing.len() < FINISHING_MAX && inner.running.remove(key).is_some() {
+            inner.finishing.insert(key.clone());
+        }
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// The work on a key is done.
     pub fn done(&self, key: &K) {
         let mut inner = self.inner();
         inner.running.remove(key);
+        inner.finishing.remove(key);
         if let Some(priority) = inner.again.remove(key) {
             inner.push(key, priority);
         }
@@ -176,14 +193,14 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
         Depth {
             waiting: inner.waiting.len(),
             parked: inner.parked_on.len(),
-            running: inner.running.len(),
+            running: inner.running.len() + inner.finishing.len(),
         }
     }
 }
 
 impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
     fn push(&mut self, key: &K, priority: Priority) {
-        if self.running.contains_key(key) {
+        if self.running.contains_key(key) || self.finishing.contains(key) {
             let again = self.again.entry(key.clone()).or_insert(priority);
             *again = priority.max(*again);
             return;
@@ -332,6 +349,21 @@ mod tests {
         queue.done(&work.key);
         assert_eq!(next(&queue).await, 1);
         assert!(empty(&queue));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_nearly_done_leaves_its_place_to_others_and_is_still_in_work_once() {
+        let queue = Q::new(2);
+        (1..=3).for_each(|key| queue.push(&key, Priority::Urgent));
+        let (first, _second) = (queue.next().await, queue.next().await);
+        queue.finishing(&first.key);
+        assert_eq!(queue.next().await.key, 3);
+        queue.push(&first.key, Priority::Urgent);
+        let waiting = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
+        assert!(waiting.is_err());
+        queue.done(&3);
+        queue.done(&first.key);
+        assert_eq!(queue.next().await.key, first.key);
     }
 
     #[tokio::test(start_paused = true)]

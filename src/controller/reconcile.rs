@@ -8,9 +8,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use super::context::{Context, Place, instant_of};
+use super::context::{Context, instant_of};
 use super::due::{self, Circumstances, Need};
-use super::fetch::read_all;
+use super::fetch::{self, read_all};
 use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
@@ -21,9 +21,9 @@ use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::assemble::assemble;
 use crate::sync::plan::{Plan, Read, plan};
 use crate::sync::shape::{self, Sources};
+use crate::sync::windows::Windows;
 use crate::target::apply::{self, Applied};
 use crate::target::manifest;
 use crate::target::names;
@@ -40,6 +40,23 @@ pub enum Next {
     Parked(StoreKey, Option<Instant>),
 }
 
+/// How far a reconcile came.
+enum Step {
+    /// There was nothing to sync.
+    Next(Next),
+    /// The target is as it must be; what remains is the status.
+    Synced(Box<Done>),
+}
+
+/// What a sync leaves to be told.
+struct Done {
+    ready: Ready,
+    synced: Synced,
+    interval: Duration,
+    windows: Option<Windows>,
+    target: State,
+}
+
 /// Works on one ExternalSecret and arranges for what comes next.
 pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     let started = Instant::now();
@@ -49,10 +66,18 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     let Some(object) = ctx.index().get(&work.key) else {
         return;
     };
-    let mut place = ctx.place().await;
-    let (next, failed) = match reconcile(ctx, &work.key, &object, &mut place).await {
-        Ok(next) => (next, false),
-        Err(failure) => (outcome::fail(ctx, &work.key, &object, failure).await, true),
+    // In boxes, because many wait for the turn of their status: by then the sync's own memory is free.
+    let step = Box::pin(reconcile(ctx, &work.key, &object)).await;
+    let (next, failed) = match step {
+        Ok(Step::Next(next)) => (next, false),
+        Ok(Step::Synced(done)) => match finish(ctx, &work.key, &object, &done).await {
+            Ok(next) => (next, false),
+            Err(failure) => (outcome::fail(ctx, &work.key, &object, failure).await, true),
+        },
+        Err(failure) => {
+            let failed = Box::pin(outcome::fail(ctx, &work.key, &object, failure));
+            (failed.await, true)
+        }
     };
     ctx.metrics
         .reconciled(&work.key.namespace, &work.key.name, started.elapsed(), failed);
@@ -83,14 +108,14 @@ async fn reconcile(
     ctx: &Arc<Context>,
     key: &ObjectKey,
     object: &Arc<ExternalSecret>,
-    place: &mut Place,
-) -> Result<Next, Failure> {
+) -> Result<Step, Failure> {
+    let mut place = ctx.place().await;
     if object.metadata.deletion_timestamp.is_some() {
         // Owned targets go by garbage collection. ESO's finalizer must not keep the object for ever.
         apply::remove_finalizer(&ctx.client, &ctx.fence, object)
             .await
             .map_err(Failure::from)?;
-        return Ok(Next::Nothing);
+        return Ok(Step::Next(Next::Nothing));
     }
     manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
     let plan = plan(&object.spec, &key.namespace).map_err(|refusal| Failure::refused(refusal.to_string()))?;
@@ -99,6 +124,7 @@ async fn reconcile(
             "spec.refreshInterval: {e}; write a duration such as 1h or 15m"
         ))
     })?;
+    let interval = interval.as_std().unwrap_or_default();
     let version = version_of(object);
     ctx.template_sources.follow(ctx, key, object.spec.template());
     let target = target_state(ctx, object).await?;
@@ -112,14 +138,14 @@ async fn reconcile(
         target,
         windows: plan.windows.as_ref(),
     };
-    let overdue_since = match due::need(object, interval.as_std().unwrap_or_default(), &known) {
-        Need::Nothing => return Ok(Next::Nothing),
+    let overdue_since = match due::need(object, interval, &known) {
+        Need::Nothing => return Ok(Step::Next(Next::Nothing)),
         Need::At(at) => {
             if memory.overdue_since.is_some() {
                 // Kept back by a window: it is overdue again when that lets it through.
                 ctx.remember(key, |memory| memory.overdue_since = None);
             }
-            return Ok(Next::At(instant_of(at)));
+            return Ok(Step::Next(Next::At(instant_of(at))));
         }
         Need::Sync(since) => memory.overdue_since.unwrap_or(since),
     };
@@ -129,9 +155,14 @@ async fn reconcile(
             .map_err(|error| Failure::refused(format!("could not update secret: {error}")))?;
     }
     let Some(stores) = open_stores(ctx, key, &plan)? else {
-        return Ok(Next::Nothing);
+        return Ok(Step::Next(Next::Nothing));
     };
-    let making = ctx.making();
+    let synced_before = object
+        .status
+        .as_ref()
+        .and_then(|status| status.synced_resource_version.clone());
+    // A refresh of what is there already keeps no status waiting.
+    let making = (target != State::Intact || synced_before.as_ref() != Some(&version)).then(|| ctx.making());
     // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
     let (fetched, sources) = place
@@ -152,9 +183,40 @@ async fn reconcile(
         memory.overdue_since = None;
     });
     drop(making);
-    place.leave();
-    let turn = ctx.status_turn().await;
-    outcome::write_status(ctx, key, object, &ready, Some(&synced)).await?;
+    Ok(Step::Synced(Box::new(Done {
+        ready,
+        synced,
+        interval,
+        windows: plan.windows,
+        target: match applied.outcome {
+            Outcome::Missing => State::Absent,
+            Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
+        },
+    })))
+}
+
+/// Tells what was synced, and works out when the next sync is due.
+async fn finish(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+    done: &Done,
+) -> Result<Next, Failure> {
+    let news = outcome::is_news(ctx, key, object, &done.ready, &done.synced);
+    let turn = if news {
+        ctx.queue.finishing(key);
+        ctx.status_turn().await
+    } else {
+        None
+    };
+    Box::pin(outcome::write_status(
+        ctx,
+        key,
+        object,
+        &done.ready,
+        Some(&done.synced),
+    ))
+    .await?;
     drop(turn);
     let memory = ctx.memory(key);
     let known = Circumstances {
@@ -163,21 +225,16 @@ async fn reconcile(
         last_success: memory.last_success,
         pending: false,
         template_changed: ctx.template_sources.is_changed(key),
-        target: match applied.outcome {
-            Outcome::Missing => State::Absent,
-            Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
-        },
-        windows: plan.windows.as_ref(),
+        target: done.target,
+        windows: done.windows.as_ref(),
     };
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
-    Ok(
-        match due::need(&fresh, interval.as_std().unwrap_or_default(), &known) {
-            Need::At(at) => Next::At(instant_of(at)),
-            // It took longer than the interval, or a change came meanwhile.
-            Need::Sync(_) => Next::At(Instant::now()),
-            Need::Nothing => Next::Nothing,
-        },
-    )
+    Ok(match due::need(&fresh, done.interval, &known) {
+        Need::At(at) => Next::At(instant_of(at)),
+        // It took longer than the interval, or a change came meanwhile.
+        Need::Sync(_) => Next::At(Instant::now()),
+        Need::Nothing => Next::Nothing,
+    })
 }
 
 /// The store that a read of this namespace means.
@@ -285,7 +342,7 @@ async fn fetch(
         templates::read_sources(ctx, key, object.spec.template()),
     );
     let fetched = Rendering {
-        assembled: assemble(plan, &answers?).map_err(|e| Failure::own(e.to_string()))?,
+        assembled: fetch::assembled(ctx, plan, answers?).await?,
         existing: existing?,
         shaped: None,
     };

@@ -274,25 +274,15 @@ pub async fn render(
     if !is_rendered(object, &rendering) {
         return Ok(rendering);
     }
-    // The semaphore is never closed.
-    let _place = ctx.renderings.acquire().await;
-    let (ctx, object) = (ctx.clone(), object.clone());
-    let done = tokio::task::spawn_blocking(move || {
-        let shaped = shape(&ctx, &object, &rendering, &sources);
-        shaped.map(|shaped| {
-            rendering.shaped = shaped;
-            rendering
-        })
-    });
-    match done.await {
-        Ok(Ok(rendering)) => Ok(rendering),
-        Ok(Err(error)) => Err(failure(&error)),
-        Err(_) => Err(Failure::Own(
-            "could not update secret: could not apply template: the rendering broke down; please report it with \
-             the template"
-                .into(),
-        )),
-    }
+    let (shared, object) = (ctx.clone(), object.clone());
+    let done = move || {
+        let shaped = shape(&shared, &object, &rendering, &sources)?;
+        rendering.shaped = shaped;
+        Ok(rendering)
+    };
+    ctx.beside(done)
+        .await?
+        .map_err(|error: ShapeError| failure(&error))
 }
 
 /// The failure of a template.

@@ -434,14 +434,9 @@ fn own(items: &mut Vec<Item>, template: &ExternalSecretTemplate, delims: &Delims
 fn place(from: &TemplateFrom, manifest: bool, position: usize) -> Result<Place, ShapeError> {
     let target = from.target.as_deref().unwrap_or_default();
     let lower = target.to_ascii_lowercase();
-    if manifest {
-        let path = match lower.as_str() {
-            "" | "data" => "data",
-            "labels" => "metadata.labels",
-            "annotations" => "metadata.annotations",
-            _ => target,
-        };
-        return Ok(Place::Path(path.to_owned()));
+    // A Secret's parts bear the same names in any other kind; what else there is, is named by a path.
+    if manifest && !matches!(lower.as_str(), "" | "data" | "labels" | "annotations") {
+        return Ok(Place::Path(target.to_owned()));
     }
     match lower.as_str() {
         "" | "data" => Ok(Place::Data),

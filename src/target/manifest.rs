@@ -356,12 +356,15 @@ fn fill(
     if data.is_empty() {
         return Ok(());
     }
-    // ESO's rule: without a template the values of any kind but ConfigMap go to spec.data.
-    let templated = owner
+    // ESO's rule: values that no template made go to spec.data, but in a ConfigMap.
+    let template = owner
         .spec
         .target
         .as_ref()
-        .is_some_and(|target| target.template.is_some());
+        .and_then(|target| target.template.as_ref());
+    let templated = template.is_some_and(|template| {
+        template.data.as_ref().is_some_and(|data| !data.is_empty()) || !template.template_from.is_empty()
+    });
     let place = if templated || manifest.kind == "ConfigMap" {
         "data"
     } else {

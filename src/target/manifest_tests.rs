@@ -94,9 +94,22 @@ fn values_go_to_data_of_a_config_map_and_to_spec_data_of_other_kinds() {
     let app = manifest("example.com/v1", "App");
     let object = written(decide(json!({}), &app, None, &assembled, &[]).unwrap());
     assert_eq!(object.data, json!({"spec": {"data": {"k": "v"}}}));
-    // With a template they are what the template made of them, and go to data.
-    let object = written(decide(json!({"template": {}}), &app, None, &assembled, &[]).unwrap());
-    assert_eq!(object.data, json!({"data": {"k": "v"}}));
+    // One that sets metadata only makes no values; one with data does, and they go to data.
+    for (template, wanted) in [
+        (
+            json!({"metadata": {"labels": {"a": "b"}}}),
+            json!({"spec": {"data": {"k": "v"}}}),
+        ),
+        (json!({"data": {"k": "v"}}), json!({"data": {"k": "v"}})),
+        (
+            json!({"templateFrom": [{"literal": "k: v"}]}),
+            json!({"data": {"k": "v"}}),
+        ),
+    ] {
+        let target = json!({"template": template});
+        let object = written(decide(target, &app, None, &assembled, &[]).unwrap());
+        assert_eq!(object.data, wanted, "{template}");
+    }
 }
 
 #[test]

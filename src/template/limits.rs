@@ -12,6 +12,8 @@ const BYTES: u64 = 64 << 20;
 const OUTPUT: usize = 2 << 20;
 /// Controls and parentheses in one another, in the text of a template.
 pub const DEPTH: usize = 64;
+/// Variables of a template, by name and in scope: looking one up takes as long as there are many.
+pub const VARIABLES: usize = 1000;
 /// Bodies, templates and parentheses in one another, while a template is carried out.
 pub const CALLS: usize = 500;
 /// Bytes that a function reads in one step; the slowest digest takes about a microsecond for them.

@@ -3,6 +3,7 @@
 use super::{Outcome, Parser, shorten};
 use crate::template::funcs;
 use crate::template::lex::{Kind, Token};
+use crate::template::limits::VARIABLES;
 use crate::template::parse_literal::{char_constant, number, unquote};
 use crate::template::tree::{Command, Name, Operand, Pipe, Span, Term};
 
@@ -75,12 +76,12 @@ impl Parser<'_> {
                 Kind::Assign | Kind::Declare => {
                     pipe.assigns = sign.kind == Kind::Assign;
                     self.next();
-                    self.declare(variable, pipe);
+                    self.declare(variable, pipe)?;
                     return Ok(());
                 }
                 Kind::Comma => {
                     self.next();
-                    self.declare(variable, pipe);
+                    self.declare(variable, pipe)?;
                     if context != "range" || pipe.variables.len() > 1 {
                         return self.fail(sign, format!("too many declarations in {context}"));
                     }
@@ -97,7 +98,7 @@ impl Parser<'_> {
         }
     }
 
-    fn declare(&mut self, token: Token, pipe: &mut Pipe) {
+    fn declare(&mut self, token: Token, pipe: &mut Pipe) -> Outcome<()> {
         let word = self.word(token);
         let name = self.name(word).unwrap_or_else(|| {
             self.names.push(word.into());
@@ -105,6 +106,10 @@ impl Parser<'_> {
         });
         pipe.variables.push(name);
         self.variables.push(name);
+        if self.names.len().max(self.variables.len()) > VARIABLES {
+            return self.fail(token, format!("more than {VARIABLES} variables"));
+        }
+        Ok(())
     }
 
     fn name(&self, word: &str) -> Option<Name> {

@@ -381,3 +381,156 @@ pub fn replace_all<E>(
 pub fn is_match(regex: &Regex, text: &[u8]) -> bool {
     Hay::new(text).first(regex).is_some()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::convert::Infallible;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn replaced(pattern: &str, text: &[u8], template: &str) -> Vec<u8> {
+        replace_all(&compile(pattern).unwrap(), text, template, free).unwrap()
+    }
+
+    fn free(_: usize) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn found(pattern: &str, text: &str) -> Option<String> {
+        let regex = compile(pattern).unwrap();
+        let found = Hay::new(text.as_bytes()).first(&regex)?.to_vec();
+        Some(String::from_utf8(found).unwrap())
+    }
+
+    #[test]
+    fn classes_hold_ascii_only() {
+        assert!(!is_match(&compile(r"\d|\w").unwrap(), "٣é".as_bytes()));
+        assert!(!is_match(&compile(r"\s").unwrap(), "\u{a0}\u{b}".as_bytes()));
+        assert_eq!(found(r"\bé", "é"), None);
+        assert_eq!(found(r"[\W\d]+", "aé5 b").as_deref(), Some("é5 "));
+    }
+
+    #[test]
+    fn what_go_refuses_is_refused() {
+        for pattern in [
+            r"\C",
+            r"\Z",
+            r"\1",
+            r"\g",
+            r"\é",
+            "a**",
+            "a+*",
+            "a{1001}",
+            "a{2,1}",
+            "[b-a]",
+            "[[:foo:]]",
+            "(?=a)",
+            "(?x)a",
+            "(?<n",
+            "(?P=n)",
+            "[a",
+            "(a",
+            "a)",
+            r"\",
+            "*",
+            r"\p{Foo}",
+            r"\x{110000}",
+            r"\p{L",
+            "(?i",
+            "(?i-)a",
+            r"\pé",
+        ] {
+            assert!(compile(pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_the_crate_takes_for_syntax_is_a_character_in_go() {
+        assert_eq!(found("[a&&b]+", "&a").as_deref(), Some("&a"));
+        assert_eq!(found("[[a]+", "[a").as_deref(), Some("[a"));
+        assert_eq!(found(r"\<a\>", "<a>").as_deref(), Some("<a>"));
+        assert_eq!(found("a{,2}", "a{,2}").as_deref(), Some("a{,2}"));
+        assert_eq!(found(r"\Qa.*b\E+", "a.*bb").as_deref(), Some("a.*bb"));
+    }
+
+    #[test]
+    fn nothing_is_found_within_a_rune() {
+        assert_eq!(replaced(r"\B", "aéa".as_bytes(), "-"), "aéa".as_bytes());
+        assert_eq!(replaced("", "世é".as_bytes(), "."), ".世.é.".as_bytes());
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf_8_is_one_character_and_stays_what_it_was() {
+        assert_eq!(replaced("a(.)", b"a\xFFa\xC3b", "<$1>"), b"<\xFF><\xC3>b");
+        assert_eq!(replaced("[^a]", b"a\xFF\xFE", "x"), b"axx");
+    }
+
+    #[test]
+    fn groups_are_named_as_go_allows_it() {
+        assert_eq!(replaced("(?P<1a>x)(?<n>y)", b"xy", "${n}${1a}$2"), b"yxy");
+        assert_eq!(replaced("(?P<n>a)|(?P<n>b)", b"ab", "[$n]"), b"[a][b]");
+        assert_eq!(replaced("(a)", b"a", "$1é $01 $$ ${x"), "  $ ${x".as_bytes());
+    }
+
+    #[test]
+    fn an_error_shows_the_place_but_not_the_pattern() {
+        let error = compile("secret**").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "wrong regular expression at character 8: invalid nested repetition operator"
+        );
+    }
+
+    #[test]
+    fn a_program_that_becomes_too_large_is_refused() {
+        assert_eq!(compile(r"(\pL{900}){900}").unwrap_err(), Error::Size);
+    }
+
+    #[test]
+    fn a_search_for_all_matches_and_a_replacement_can_be_stopped_at_each_of_them() {
+        let regex = compile("a").unwrap();
+        let hay = Hay::new(b"aaaa");
+        let mut seen = Vec::new();
+        let stopped = hay.all(&regex, 9, |from, to| {
+            seen.push((from, to));
+            if from == 1 { Err("enough") } else { Ok(()) }
+        });
+        assert_eq!((stopped, seen), (Err("enough"), vec![(0, 1), (1, 2)]));
+        let large = |size| if size > 2 { Err("enough") } else { Ok(()) };
+        assert_eq!(replace_all(&regex, b"aaaa", "bb", large), Err("enough"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_and_no_text_make_it_panic(
+            pattern in r"([a-z.^$|()\[\]{}?*+\\\-:<>PQEbBpdsw0-9,&~é]|\\[a-zA-Z]|\(\?){0,12}",
+            text in prop::collection::vec(any::<u8>(), 0..20),
+            template in "[$a-z0-9{}é]{0,8}",
+        ) {
+            if let Ok(regex) = sized(&pattern, 1 << 20) {
+                let hay = Hay::new(&text);
+                let _ = replace_all(&regex, &text, &template, free);
+                let mut size = 0;
+                let split = hay.split(&regex, -1, |piece| {
+                    size += piece.len();
+                    Ok::<(), Infallible>(())
+                });
+                prop_assert!(split.is_ok());
+                prop_assert!(size <= text.len());
+            }
+        }
+
+        #[test]
+        fn replacing_each_match_by_itself_changes_nothing(
+            pattern in r"[ab.é*+?|]{0,6}",
+            text in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            if let Ok(regex) = compile(&pattern) {
+                prop_assert_eq!(replace_all(&regex, &text, "$0", free), Ok(text));
+            }
+        }
+    }
+}

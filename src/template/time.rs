@@ -11,6 +11,8 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
+/// Seconds of 400 years.
+const ERA: i64 = 146_097 * DAY;
 /// 0001-01-01 00:00:00 UTC, which is Go's zero time.
 const ZERO: i64 = -62_135_596_800;
 
@@ -172,7 +174,10 @@ impl Zone {
             Self::Utc => (0, "UTC".into()),
             Self::Fixed(offset, name) => (i64::from(*offset), name.clone()),
             Self::Named(zone) => {
-                let unix = unix.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+                // jiff's time ends with the year 9999; the rules of the calendar repeat every 400 years.
+                let over = unix.saturating_sub(Timestamp::MAX.as_second()).max(0);
+                let unix = unix - over.div_euclid(ERA) * ERA - if over > 0 { ERA } else { 0 };
+                let unix = unix.max(Timestamp::MIN.as_second());
                 let info = zone.to_offset_info(Timestamp::from_second(unix).unwrap_or_default());
                 (i64::from(info.offset().seconds()), info.abbreviation().into())
             }

@@ -27,6 +27,8 @@ spec:
               properties:
                 replicas: {type: integer, default: 1}
                 data: {type: object, additionalProperties: {type: string, maxLength: 20}}
+                config: {type: object, x-kubernetes-preserve-unknown-fields: true}
+                rules: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 "#;
 const FLAG: &str = "--unsafe-allow-generic-targets";
 
@@ -229,6 +231,45 @@ fn a_generic_target_that_is_gone_at_its_source_is_deleted_and_two_owners_do_not_
         scene.wait_gone("shop", "shop").await?;
         scene
             .wait_ready("externalsecret", "app", "True", "ResourceDeleted")
+            .await
+            .map(drop)
+    });
+}
+
+#[test]
+fn templates_are_rendered_into_paths_and_a_refresh_without_news_writes_nothing() {
+    play(async {
+        let scene = stage("manifest-paths", &[FLAG]).await?;
+        let template = json!({
+            "metadata": {"labels": {"app": "shop"}},
+            "templateFrom": [
+                {"target": "spec.config", "literal": "level: {{ .level }}\nport: 80\nflags: [a, true]\n"},
+                {"target": "spec.config", "literal": "url: {{ .url | quote }}"},
+                {"target": "spec.rules[1].host", "literal": "{{ .url }}"},
+                {"target": "spec.rules[0]", "literal": "host: first"},
+            ],
+        });
+        let target = json!({"name": "shop", "template": template});
+        scene
+            .external_secret("app", spec(("keyferry.example/v1", "Shop"), &target))
+            .await?;
+        let wanted = |level: &str| {
+            json!({
+                "replicas": 1, "rules": [{"host": "first"}, {"host": "https://one"}],
+                "config": {"level": level, "port": 80, "flags": ["a", true], "url": "https://one"},
+            })
+        };
+        let made = wait_content(&scene, "shop", "shop", wanted("info")).await?;
+        assert_eq!(made["metadata"]["labels"]["app"], "shop");
+        // The default of replicas is not ours, and the object is sent without it at every refresh.
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        let later = scene.get("shop", "shop").await?;
+        assert_eq!(
+            later["metadata"]["resourceVersion"],
+            made["metadata"]["resourceVersion"]
+        );
+        scene.vault.patch("app", json!({"level": "debug"})).await?;
+        wait_content(&scene, "shop", "shop", wanted("debug"))
             .await
             .map(drop)
     });

@@ -3,7 +3,7 @@
 
 mod model;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -53,12 +53,10 @@ impl Table {
         scene.store(scene.vault.address()).await?;
         let cases = Case::all();
         let mut namespaces = HashMap::new();
-        for case in &cases {
-            let key = namespace_key(case);
-            if !namespaces.contains_key(&key) {
-                let namespace = scene.cluster.namespace(&format!("table-{key}")).await?;
-                namespaces.insert(key, namespace);
-            }
+        let keys: BTreeSet<String> = cases.iter().map(namespace_key).collect();
+        for key in keys {
+            let namespace = scene.cluster.namespace(&format!("table-{key}")).await?;
+            namespaces.insert(key, namespace);
         }
         let all: Vec<&str> = namespaces.values().map(String::as_str).collect();
         let scope = format!("--namespace={}", all.join(","));
@@ -450,5 +448,61 @@ fn every_combination_of_policies_does_what_esos_rules_say() {
             );
         }
         Ok(())
+    });
+}
+
+#[test]
+fn a_target_of_merge_that_comes_later_is_merged_under_every_refresh_policy() {
+    play(async {
+        let scene = Scene::new("later").await?;
+        scene.vault.put("app", json!({"value": "one"})).await?;
+        for policy in ["Periodic", "OnChange", "CreatedOnce"] {
+            let name = policy.to_lowercase();
+            let spec = json!({
+                "refreshInterval": "1s", "refreshPolicy": policy, "target": {"creationPolicy": "Merge"},
+                "data": [one(KEY, "app", "value")],
+            });
+            scene.external_secret(&name, spec).await?;
+            scene
+                .wait_ready("externalsecret", &name, "True", "SecretMissing")
+                .await?;
+            let args = [
+                "create",
+                "secret",
+                "generic",
+                &name,
+                "-n",
+                &scene.namespace,
+                "--from-literal=theirs=kept",
+            ];
+            scene.cluster.kubectl(&args, "").await?;
+            scene.wait_value(&name, KEY, "one").await?;
+            scene.wait_value(&name, "theirs", "kept").await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_secret_that_was_there_before_is_not_deleted_when_nothing_was_ever_read() {
+    play(async {
+        let scene = Scene::new("before").await?;
+        let args = [
+            "create",
+            "secret",
+            "generic",
+            "app",
+            "-n",
+            &scene.namespace,
+            "--from-literal=theirs=kept",
+        ];
+        scene.cluster.kubectl(&args, "").await?;
+        let spec =
+            json!({"target": {"deletionPolicy": "Delete"}, "data": [one(KEY, "no/such/path", "value")]});
+        scene.external_secret("app", spec).await?;
+        scene
+            .wait_ready("externalsecret", "app", "False", "could not delete secret")
+            .await?;
+        scene.wait_value("app", "theirs", "kept").await
     });
 }

@@ -178,4 +178,13 @@ pub const ANSWERS: &[&str] = &[
     r#"{"warnings":["Invalid path for a versioned K/V secrets engine"]}"#,
 ];
 
-pub const DURATIONS: &[&str] = &["1h30m", "15s", "-1.5h", "0", "1h-5m", "100µs2ns", "9223372036s", ".5m"];
+pub const DURATIONS: &[&str] = &[
+    "1h30m",
+    "15s",
+    "-1.5h",
+    "0",
+    "1h-5m",
+    "100µs2ns",
+    "9223372036s",
+    ".5m",
+];

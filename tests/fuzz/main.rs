@@ -2,7 +2,7 @@
 //!
 //! `targets` changes real inputs (the golden corpus, fixtures of keys and stores, paths, patterns, YAML, answers of
 //! Vault) at random, `leaks` puts recognisable values in place of real ones and looks for them in every error,
-//! `stack` and `time` ask for the worst on purpose.
+//! `time` asks for the worst on purpose.
 //!
 //! `KEYFERRY_FUZZ_CASES` is the number of cases of each target; without it there are few, so that a debug build is
 //! done in less than 40 s. A long run: `KEYFERRY_FUZZ_CASES=200000 cargo test --release --test fuzz targets`.
@@ -12,6 +12,5 @@
 mod corpus;
 mod leaks;
 mod mutate;
-mod stack;
 mod targets;
 mod time;

@@ -60,10 +60,14 @@ fn render(source: &str, delims: &Delims, data: &Data) -> Result<(), TestCaseErro
         if let Ok(output) = &first {
             prop_assert!(output.expose().len() <= OUTPUT);
         }
-        let over = |error: &keyferry::template::TemplateError| error.to_string().contains("takes longer than");
+        let over =
+            |error: &keyferry::template::TemplateError| error.to_string().contains("takes longer than");
         if template.is_stable() && !first.as_ref().is_err_and(over) {
             let second = timed(|| template.render(data, missing))?;
-            prop_assert!(first == second || second.is_err_and(|error| over(&error)), "not stable");
+            prop_assert!(
+                first == second || second.is_err_and(|error| over(&error)),
+                "not stable"
+            );
         }
     }
     Ok(())
@@ -128,7 +132,10 @@ fn check_path(json: &Changed, path: &Changed) -> Result<(), TestCaseError> {
 }
 
 fn check_pattern(pattern: &Changed, with: &Changed) -> Result<(), TestCaseError> {
-    let (source, target) = (text(apply(pattern, corpus::PATTERNS)), text(apply(with, corpus::PATTERNS)));
+    let (source, target) = (
+        text(apply(pattern, corpus::PATTERNS)),
+        text(apply(with, corpus::PATTERNS)),
+    );
     if let Ok(regex) = timed(|| re2::compile(&source))? {
         for hay in values() {
             let go_on = |size| if size > OUTPUT { Err("too large") } else { Ok(()) };
@@ -159,7 +166,11 @@ fn check_yaml(yaml: &Changed) -> Result<(), TestCaseError> {
     let bytes = apply(yaml, corpus::YAML);
     timed(|| string_map(&bytes))?.ok();
     let data = BTreeMap::from([("y".to_owned(), SecretBytes::new(bytes))]);
-    render("{{ .y | fromYaml | toYaml | fromYaml | toJson }}", &Delims::default(), &data)
+    render(
+        "{{ .y | fromYaml | toYaml | fromYaml | toJson }}",
+        &Delims::default(),
+        &data,
+    )
 }
 
 fn check_answer(answer: &Changed, status: u16) -> Result<(), TestCaseError> {

@@ -84,7 +84,8 @@ fn passwords_are_hashed_as_htpasswd_reads_them() {
 fn random_texts_have_the_wanted_length_and_characters() {
     let make =
         |function: &str, count: i64| text(call_with(&mut Limits::default(), function, &[Value::int(count)]));
-    let kinds: [(&str, fn(char) -> bool); 4] = [
+    type Is = fn(char) -> bool;
+    let kinds: [(&str, Is); 4] = [
         ("randAlpha", |c| c.is_ascii_alphabetic()),
         ("randAlphaNum", |c| c.is_ascii_alphanumeric()),
         ("randAscii", |c| c.is_ascii_graphic() || c == ' '),

@@ -207,24 +207,33 @@ fn mistakes_in_the_external_secret_itself_are_found_before_anything_is_read() {
 }
 
 #[test]
-fn a_generic_target_gets_what_is_rendered_by_path() {
-    let sources = Sources::from([source(SourceKind::ConfigMap, "cm", &[("app.conf", "u={{ .user }}")])]);
+fn a_generic_target_gets_what_is_rendered_by_path_and_the_parts_of_a_secret_by_name() {
+    let sources = Sources::from([source(
+        SourceKind::ConfigMap,
+        "cm",
+        &[("app.conf", "u={{ .user }}")],
+    )]);
+    let from_map = json!({"name": "cm", "items": [{"key": "app.conf"}]});
     let of = template(json!({"templateFrom": [
-        {"configMap": {"name": "cm", "items": [{"key": "app.conf"}]}},
-        {"target": "spec.users[0]", "literal": "name: {{ .user }}"}, {"target": "Labels", "literal": "a: b"},
+        {"configMap": from_map}, {"target": "Data", "literal": "port: 80"},
+        {"target": "spec.users[0]", "literal": "name: {{ .user }}"}, {"target": "spec", "configMap": from_map},
+        {"target": "Labels", "literal": "a: b"},
     ]}));
     let shape = Shape::prepare(&of, true, &sources, &Delims::default());
-    let paths = shape.unwrap().render(&values()).unwrap().paths;
-    let paths: Vec<(&str, String)> = paths
+    let shaped = shape.unwrap().render(&values()).unwrap();
+    let paths: Vec<(&str, String)> = shaped
+        .paths
         .iter()
         .map(|(path, text)| (path.as_str(), String::from_utf8_lossy(text.expose()).into_owned()))
         .collect();
     let wanted = [
-        ("data", r#"{"app.conf":"u=admin"}"#),
         ("spec.users[0]", "name: admin"),
-        ("metadata.labels", "a: b"),
+        ("spec", r#"{"app.conf":"u=admin"}"#),
     ];
     assert_eq!(paths, wanted.map(|(path, text)| (path, text.to_owned())));
+    let wanted = [("app.conf", "u=admin"), ("port", "80")];
+    assert_eq!(data(&shaped), wanted.map(|(key, value)| (key, value.to_owned())));
+    assert_eq!(shaped.labels["a"], "b");
 }
 
 #[test]

@@ -51,9 +51,15 @@ pub const TABLE: &[Func] = &[
         &[Ty::Text, Ty::Text, Ty::Text, Ty::Text],
         rsa_decrypt,
     ),
-    func("sha1sum", &[Ty::Text], |_, args| Ok(hex::<Sha1>(at(args, 0)))),
-    func("sha256sum", &[Ty::Text], |_, args| Ok(hex::<Sha256>(at(args, 0)))),
-    func("sha512sum", &[Ty::Text], |_, args| Ok(hex::<Sha512>(at(args, 0)))),
+    func("sha1sum", &[Ty::Text], |limits, args| {
+        hex::<Sha1>(limits, at(args, 0))
+    }),
+    func("sha256sum", &[Ty::Text], |limits, args| {
+        hex::<Sha256>(limits, at(args, 0))
+    }),
+    func("sha512sum", &[Ty::Text], |limits, args| {
+        hex::<Sha512>(limits, at(args, 0))
+    }),
     func("uuidv4", &[], |_, _| {
         Ok(Value::text(
             uuid::Builder::from_random_bytes(rand::random())
@@ -74,12 +80,14 @@ fn at(args: &[Value], index: usize) -> &[u8] {
     args.get(index).map_or(&[], bytes)
 }
 
-fn hex<D: Digest>(data: &[u8]) -> Value {
+fn hex<D: Digest>(limits: &mut Limits, data: &[u8]) -> Answer {
+    pem::pass(limits, data)?;
     let text: String = D::digest(data).iter().map(|byte| format!("{byte:02x}")).collect();
-    Value::text(text)
+    Ok(Value::text(text))
 }
 
-fn adler32(_: &mut Limits, args: &[Value]) -> Answer {
+fn adler32(limits: &mut Limits, args: &[Value]) -> Answer {
+    pem::pass(limits, at(args, 0))?;
     let (a, b) = at(args, 0).iter().fold((1_u32, 0_u32), |(a, b), byte| {
         let a = (a + u32::from(*byte)) % 65521;
         (a, (b + a) % 65521)
@@ -104,6 +112,8 @@ fn htpasswd(limits: &mut Limits, args: &[Value]) -> Answer {
         return Err("expected a user name, a password and bcrypt or sha".into());
     }
     let (user, password) = (at(args, 0), at(args, 1));
+    pem::pass(limits, password)?;
+    limits.grow(user.len())?;
     if user.contains(&b':') {
         return Ok(Value::text([b"invalid username: ", user].concat()));
     }
@@ -127,6 +137,7 @@ fn encrypt_aes(limits: &mut Limits, args: &[Value]) -> Answer {
     if text.is_empty() {
         return Ok(Value::text(""));
     }
+    pem::pass(limits, text)?;
     limits.grow(text.len().saturating_mul(2))?;
     let iv: [u8; 16] = rand::random();
     let sealed = cbc::Encryptor::<Aes256>::new(&(*aes_key(at(args, 0))).into(), &iv.into())
@@ -139,6 +150,7 @@ fn decrypt_aes(limits: &mut Limits, args: &[Value]) -> Answer {
     if text.is_empty() {
         return Ok(Value::text(""));
     }
+    pem::pass(limits, text)?;
     limits.grow(text.len())?;
     let data = pem::base64_decode(text).ok_or("the encrypted text is no base64")?;
     let (iv, sealed) = data
@@ -282,6 +294,7 @@ pub(super) fn rsa_key(limits: &mut Limits, bits: usize) -> Result<Key, Fault> {
 
 fn gen_private_key(limits: &mut Limits, args: &[Value]) -> Answer {
     let kind = at(args, 0);
+    limits.step(1_000)?;
     let key = match kind {
         b"" | b"rsa" => rsa_key(limits, 4096)?,
         b"ecdsa" => Key::P256(p256::SecretKey::generate_from_rng(&mut rand::rng())),
@@ -291,7 +304,6 @@ fn gen_private_key(limits: &mut Limits, args: &[Value]) -> Answer {
         b"dsa" => return Err("DSA keys are not served; expected rsa, ecdsa or ed25519".into()),
         _ => return Ok(Value::text([b"Unknown type ", kind].concat())),
     };
-    limits.step(1_000)?;
     Ok(Value::text(key.to_pem()?))
 }
 

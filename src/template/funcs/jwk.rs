@@ -27,7 +27,11 @@ const MODULUS: usize = 1024;
 struct Jwk(Map<String, Json>);
 
 impl Jwk {
-    fn parse(text: &[u8]) -> Result<Self, Fault> {
+    fn parse(limits: &mut Limits, args: &[Value]) -> Result<Self, Fault> {
+        let text = args.first().map_or(&[][..], bytes);
+        pem::pass(limits, text)?;
+        limits.grow(text.len())?;
+        limits.step(COST)?;
         match serde_json::from_slice(text) {
             Ok(Json::Object(members)) => Ok(Self(members)),
             Ok(_) => Err("the JWK is no JSON object".into()),
@@ -100,10 +104,8 @@ impl Jwk {
     }
 
     fn rsa_private(&self) -> Result<Key, Fault> {
-        let primes = match (self.has("p"), self.has("q")) {
-            (true, true) => vec![self.big("p")?, self.big("q")?],
-            _ => Vec::new(),
-        };
+        // Like Go, we do not search for primes that are not given.
+        let primes = vec![self.big("p")?, self.big("q")?];
         PrivateKey::from_components(self.big("n")?, self.big("e")?, self.big("d")?, primes)
             .map(|key| Key::Rsa(Box::new(key)))
             .map_err(|_| "the JWK is no valid RSA private key of 1024 to 8192 bits".into())
@@ -187,8 +189,7 @@ impl Jwk {
 }
 
 fn private_pem(limits: &mut Limits, args: &[Value]) -> Answer {
-    limits.step(COST)?;
-    let jwk = Jwk::parse(args.first().map_or(&[], bytes))?;
+    let jwk = Jwk::parse(limits, args)?;
     if jwk.text("kty") != Some("oct") && !jwk.has("d") {
         return Err("the JWK is a public key; expected a private key".into());
     }
@@ -205,8 +206,7 @@ fn private_pem(limits: &mut Limits, args: &[Value]) -> Answer {
 }
 
 fn public_pem(limits: &mut Limits, args: &[Value]) -> Answer {
-    limits.step(COST)?;
-    let jwk = Jwk::parse(args.first().map_or(&[], bytes))?;
+    let jwk = Jwk::parse(limits, args)?;
     if jwk.text("kty") != Some("oct") && jwk.has("d") {
         return Err("the JWK is a private key; expected a public key".into());
     }

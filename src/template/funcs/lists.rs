@@ -296,7 +296,9 @@ fn sort_alpha(limits: &mut Limits, args: &[Value]) -> Answer {
     };
     let mut texts = text_list(limits, value)?;
     // Each is compared with others as often as the count can be halved, and read to its end if they are alike.
-    let size = texts.iter().fold(0_usize, |sum, text| sum.saturating_add(text.len()));
+    let size = texts
+        .iter()
+        .fold(0_usize, |sum, text| sum.saturating_add(text.len()));
     let rounds = texts.len().checked_ilog2().unwrap_or(0) as usize;
     limits.step(texts.len() as u64)?;
     limits.read(size.saturating_mul(rounds))?;

@@ -4,6 +4,7 @@
 mod args;
 pub mod builtin;
 pub mod certs;
+pub mod certs_make;
 pub mod compare;
 pub mod convert;
 pub mod crypto;
@@ -177,6 +178,10 @@ pub fn find(name: &str) -> Option<&'static Func> {
 pub(super) const UNSTABLE: &[&str] = &[
     "ago",
     "bcrypt",
+    // What is no time is the time of the rendering.
+    "date",
+    "dateInZone",
+    "date_in_zone",
     "encryptAES",
     "fullPemToPkcs12",
     "fullPemToPkcs12Pass",
@@ -187,6 +192,8 @@ pub(super) const UNSTABLE: &[&str] = &[
     "genSelfSignedCertWithKey",
     "genSignedCert",
     "genSignedCertWithKey",
+    "htmlDate",
+    "htmlDateInZone",
     "htpasswd",
     "now",
     "pemToPkcs12",
@@ -217,6 +224,7 @@ pub const TABLES: &[&[Func]] = &[
     crypto::TABLE,
     jwk::TABLE,
     certs::TABLE,
+    certs_make::TABLE,
     pkcs12::TABLE,
     convert::TABLE,
     defaults::TABLE,

@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn of_two_shortest_texts_the_even_one_is_taken() {
         assert_eq!(
-            shortest(196_267_985_912_769.125),
+            shortest("196267985912769.125".parse().unwrap()),
             ("19626798591276912".into(), 14)
         );
         assert_eq!(shortest(-0.0), ("0".into(), 0));

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::super::limits::Limits;
 use super::Fault;
 use super::p12_mac::{seal, verify};
+use super::pem::pass;
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ENCRYPTED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.6");
@@ -95,6 +96,7 @@ pub(super) fn pay(limits: &mut Limits, iterations: i32, blocks: u64) -> Result<(
 /// # Errors
 /// If it is none, the password is wrong, or it takes too many iterations.
 pub(super) fn open(limits: &mut Limits, data: &[u8], password: &[u8]) -> Result<Store, Fault> {
+    pass(limits, data)?;
     limits.grow(data.len().saturating_mul(3))?;
     let mut password = Password::new(password)?;
     let pfx = Pfx::from_der(data).map_err(bad)?;
@@ -393,6 +395,10 @@ fn assemble(key: Option<&[u8]>, certificates: &[Entry<'_>], password: &Password)
     if let (Some(key), Some(id)) = (key, id) {
         safes.push(key_safe(key, id, password)?);
     }
+    finish(&safes, password)
+}
+
+fn finish(safes: &AuthenticatedSafe, password: &Password) -> Option<Vec<u8>> {
     let safes = safes.to_der().ok()?;
     let pfx = Pfx {
         version: Version::V3,
@@ -400,4 +406,79 @@ fn assemble(key: Option<&[u8]>, certificates: &[Entry<'_>], password: &Password)
         auth_safe: data_safe(&safes)?,
     };
     pfx.to_der().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn reason(store: &[u8], password: &[u8]) -> String {
+        open(&mut Limits::default(), store, password)
+            .err()
+            .unwrap()
+            .0
+            .into_owned()
+    }
+
+    fn entry() -> Entry<'static> {
+        Entry {
+            der: b"a certificate",
+            trusted: None,
+        }
+    }
+
+    #[test]
+    fn a_store_that_was_sealed_with_nothing_for_an_empty_password_opens() {
+        let mut password = Password::new(b"").unwrap();
+        password.wide.clear();
+        let store = assemble(Some(b"a key"), &[entry()], &password).unwrap();
+        let opened = open(&mut Limits::default(), &store, b"").unwrap();
+        assert_eq!(opened.key.unwrap().as_slice(), b"a key");
+        assert_eq!(opened.certificates, [b"a certificate"]);
+        assert_eq!(reason(&store, b"wrong"), WRONG);
+    }
+
+    #[test]
+    fn a_store_has_at_most_two_safes_and_one_key() {
+        let password = Password::new(b"secret").unwrap();
+        let safe = || key_safe(b"a key", local_key_id(b"x").unwrap(), &password).unwrap();
+        let store = |count: usize| finish(&(0..count).map(|_| safe()).collect(), &password).unwrap();
+        assert_eq!(
+            open(&mut Limits::default(), &store(1), b"secret")
+                .unwrap()
+                .key
+                .unwrap()
+                .as_slice(),
+            b"a key"
+        );
+        assert_eq!(
+            reason(&store(2), b"secret"),
+            "the store has more than one private key"
+        );
+        for count in [0, 3] {
+            let wanted = format!("expected 1 or 2 safes in the store, found {count}");
+            assert_eq!(reason(&store(count), b"secret"), wanted);
+        }
+    }
+
+    #[test]
+    fn iterations_cost_steps_before_they_are_done() {
+        let mut limits = Limits::default();
+        for (iterations, blocks) in [(0, 1), (-1, 1), (i32::MIN, 3), (i32::MAX, 1), (i32::MAX, 3)] {
+            assert!(pay(&mut limits, iterations, blocks).is_err(), "{iterations}");
+        }
+        assert!(pay(&mut Limits::default(), 600_000, 2).is_ok());
+    }
+
+    #[test]
+    fn a_name_outside_of_ucs_2_does_not_stop_a_trust_store() {
+        let entry = Entry {
+            der: b"a certificate",
+            trusted: Some("CN=🔑".into()),
+        };
+        let store = write(&mut Limits::default(), None, &[entry], b"secret").unwrap();
+        let opened = open(&mut Limits::default(), &store, b"secret").unwrap();
+        assert!(opened.key.is_none() && opened.certificates.len() == 1);
+    }
 }

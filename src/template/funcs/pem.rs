@@ -203,11 +203,17 @@ pub(super) fn trim(text: &[u8]) -> &[u8] {
     find(text, from(BEGIN, 0).trim_ascii_end()).map_or(text, |at| from(text, at))
 }
 
+/// Pays for a function that goes through all of a text.
+pub(super) fn pass(limits: &mut Limits, text: &[u8]) -> Result<(), Fault> {
+    limits.step(text.len() as u64 / 256)
+}
+
 fn filter_pem(limits: &mut Limits, args: &[Value]) -> Answer {
     let [label, text] = args else {
         return Err("expected a PEM type and a text".into());
     };
     let (label, mut rest) = (bytes(label), trim(bytes(text)));
+    pass(limits, rest)?;
     limits.grow(rest.len())?;
     let mut out = Vec::new();
     while let Some((block, next)) = decode(rest) {
@@ -221,6 +227,11 @@ fn filter_pem(limits: &mut Limits, args: &[Value]) -> Answer {
         return Err("error filtering pem: found junk".into());
     }
     Ok(Value::text(out))
+}
+
+/// A key that is larger than one of RSA with 16384 bits is not read: its arithmetic would take minutes.
+fn small(der: &[u8]) -> Option<&[u8]> {
+    (der.len() <= 10 << 10).then_some(der)
 }
 
 /// A private key.
@@ -240,6 +251,7 @@ pub(super) enum Key {
 impl Key {
     /// From PKCS#1.
     pub(super) fn pkcs1(der: &[u8]) -> Option<Self> {
+        let der = small(der)?;
         PrivateKey::from_pkcs1_der(der)
             .ok()
             .map(|key| Self::Rsa(Box::new(key)))
@@ -247,6 +259,7 @@ impl Key {
 
     /// From PKCS#8.
     pub(super) fn pkcs8(der: &[u8]) -> Option<Self> {
+        let der = small(der)?;
         PrivateKey::from_pkcs8_der(der)
             .ok()
             .map(|key| Self::Rsa(Box::new(key)))

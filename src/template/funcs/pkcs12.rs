@@ -94,6 +94,7 @@ fn first(text: &[u8]) -> Result<(Parsed, &[u8]), Fault> {
 
 /// All certificates, up to blanks at the end. Anything else that is no PEM is an error.
 fn all(limits: &mut Limits, mut text: &[u8]) -> Result<Vec<Parsed>, Fault> {
+    pem::pass(limits, text)?;
     limits.grow(text.len())?;
     let mut certificates = Vec::new();
     while !text.trim_ascii().is_empty() {

@@ -15,9 +15,9 @@ pub const TABLE: &[Func] = &[
     func("regexMatch", &[Ty::Text, Ty::Text], |limits, list| {
         // Of a wrong pattern this one makes no error.
         let pattern = compiled(limits, list)?;
-        Ok(Value::Bool(
-            pattern.is_ok_and(|pattern| re2::is_match(&pattern.regex, args::text(list, 1))),
-        ))
+        Ok(Value::Bool(pattern.is_ok_and(|pattern| {
+            re2::is_match(&pattern.regex, args::text(list, 1))
+        })))
     }),
     func("mustRegexMatch", &[Ty::Text, Ty::Text], |limits, list| {
         Ok(Value::Bool(re2::is_match(
@@ -133,7 +133,9 @@ fn right(limits: &mut Limits, list: &[Value]) -> Result<Rc<Pattern>, Fault> {
 
 fn find(limits: &mut Limits, list: &[Value]) -> Answer {
     let pattern = right(limits, list)?;
-    let found = Hay::new(args::text(list, 1)).first(&pattern.regex).unwrap_or_default();
+    let found = Hay::new(args::text(list, 1))
+        .first(&pattern.regex)
+        .unwrap_or_default();
     limits.grow(found.len())?;
     Ok(Value::text(found))
 }
@@ -166,7 +168,9 @@ fn find_all(limits: &mut Limits, list: &[Value]) -> Answer {
     let count = usize::try_from(args::int(list, 2)).unwrap_or(usize::MAX);
     let hay = Hay::new(args::text(list, 1));
     let mut made = Vec::new();
-    hay.all(&pattern.regex, count, |from, to| push(limits, &mut made, hay.piece(from, to)))?;
+    hay.all(&pattern.regex, count, |from, to| {
+        push(limits, &mut made, hay.piece(from, to))
+    })?;
     texts(made)
 }
 
@@ -174,7 +178,9 @@ fn split(limits: &mut Limits, list: &[Value]) -> Answer {
     let pattern = right(limits, list)?;
     let hay = Hay::new(args::text(list, 1));
     let mut made = Vec::new();
-    hay.split(&pattern.regex, args::int(list, 2), |piece| push(limits, &mut made, piece))?;
+    hay.split(&pattern.regex, args::int(list, 2), |piece| {
+        push(limits, &mut made, piece)
+    })?;
     texts(made)
 }
 

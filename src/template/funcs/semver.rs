@@ -28,9 +28,10 @@ const NO_CONSTRAINT: &str = "the text is no constraint such as >=1.2.0 <2 || ~3.
 /// What follows the numbers of a version: a prerelease and metadata.
 const TAIL: &str =
     r"(?<pre>-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?<meta>\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?";
-/// The same without names, for the places where it stands twice.
+/// A whole version without names, for the places where it stands twice. The bar is a number's part in Go as well, so
+/// that a range takes what stands before `||`.
 const WILD: &str = concat!(
-    r"v?[0-9xX*]+(?:\.[0-9xX*]+)?(?:\.[0-9xX*]+)?",
+    r"v?[0-9|xX*]+(?:\.[0-9|xX*]+)?(?:\.[0-9|xX*]+)?",
     r"(?:-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 );
 const OPERATOR: &str = r"(?:=>|=<|=|!=|>=|>|<=|<|~>|~|\^|)";
@@ -50,7 +51,7 @@ static ALL_OF: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(&format!(r"^{BLANKS}{one}(?:(?:[\t\n\f\r ]+|,{BLANKS}){one})*$")).ok()
 });
 static ONE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let numbers = r"v?([0-9xX*]+)(?:\.([0-9xX*]+))?(?:\.([0-9xX*]+))?";
+    let numbers = r"v?([0-9|xX*]+)(?:\.([0-9|xX*]+))?(?:\.([0-9|xX*]+))?";
     Regex::new(&format!("(?<op>{OPERATOR}){BLANKS}{numbers}{TAIL}")).ok()
 });
 

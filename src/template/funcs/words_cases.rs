@@ -169,7 +169,7 @@ pub fn camelcase(limits: &mut Limits, args: &[Value]) -> Answer {
     // Leading connectors stay.
     let mut last = '\0';
     let mut big = false;
-    while let Some(c) = rest.next() {
+    for c in rest.by_ref() {
         last = c;
         if !connects(c) {
             big = is(c, Category::Upper);

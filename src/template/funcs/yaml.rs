@@ -429,3 +429,67 @@ pub fn string_map(text: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
     };
     map.into_iter().map(entry).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(text: &str) -> Result<Vec<(String, String)>, Fault> {
+        let owned = |text: Vec<u8>| String::from_utf8(text).unwrap();
+        Ok(string_map(text.as_bytes())?
+            .into_iter()
+            .map(|(key, text)| (owned(key), owned(text)))
+            .collect())
+    }
+
+    #[test]
+    fn keys_and_values_become_texts() {
+        let map = texts("a: 1\nb: yes\nc:\nd: 1.50\n5: x\ne: '07'\nf: 2024-01-02").unwrap();
+        let expected = [
+            ("5", "x"),
+            ("a", "1"),
+            ("b", "true"),
+            ("c", ""),
+            ("d", "1.5"),
+            ("e", "07"),
+            ("f", "2024-01-02"),
+        ];
+        assert_eq!(map, expected.map(|(key, text)| (key.to_owned(), text.to_owned())));
+        assert_eq!(texts("").unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_no_map_of_texts_is_an_error_that_shows_nothing_of_it() {
+        for text in [
+            "- secret",
+            "a: {secret: 1}",
+            "a: [secret]",
+            "secret",
+            "a: !!int secret",
+            "~: secret",
+            "a: 'secret",
+        ] {
+            let fault = texts(text).unwrap_err();
+            assert!(!fault.0.contains("secret"), "{}", fault.0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in r"([a-c:\-?\[\]{}&*!|>'#%@,.0-9 \n\t]|: |- |\n  |<<: ){0,40}") {
+            let _ = string_map(text.as_bytes());
+        }
+
+        #[test]
+        fn a_text_is_written_and_read_back(text in r"[a-c:\-?\[\]{}&*!|>'#%@,.0-9 \n\tyesno~é世]{0,40}") {
+            let map = Value::text_map([(key("k"), Text::from(text.as_bytes()))]);
+            let written = to_yaml(&mut Limits::default(), &[map]).unwrap();
+            // The function takes off one line break at the end.
+            let read = string_map(&[bytes(&written), b"\n"].concat()).unwrap();
+            prop_assert_eq!(read.get(&b"k"[..]).map(Vec::as_slice), Some(text.as_bytes()));
+        }
+    }
+}

@@ -101,33 +101,18 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
     let mut anchors: HashMap<usize, usize> = HashMap::new();
     let mut open: Vec<usize> = Vec::new();
     let mut root = None;
-    let lines: Vec<&str> = if text.contains('\t') {
-        text.split('\n').collect()
-    } else {
-        Vec::new()
-    };
-    let mut flows = 0_usize;
+    let mut tabs = Tabs::new(text);
     for event in Parser::new_from_str_with_options(text, options) {
         limits.step(1)?;
         limits.grow(size_of::<Node>())?;
         let (event, span) =
             event.map_err(|error| wrong(&format!("line {}: wrong syntax", error.marker().line())))?;
         let index = nodes.len();
-        if flows == 0 && bad_tab(&lines, &event, span.start.line(), span.start.col()) {
+        let line = span.start.line();
+        if tabs.misplaced(&event, line, span.start.col()) {
             return Err(wrong(&format!(
-                "line {}: found character that cannot start any token",
-                span.start.line()
+                "line {line}: found character that cannot start any token"
             )));
-        }
-        match &event {
-            // Within a list or map in brackets there are no others.
-            Event::SequenceStart(style, ..) | Event::MappingStart(style, ..)
-                if flows > 0 || *style == StructureStyle::Flow =>
-            {
-                flows = flows.saturating_add(1);
-            }
-            Event::SequenceEnd | Event::MappingEnd => flows = flows.saturating_sub(1),
-            _ => {}
         }
         let (node, anchor, opens) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -169,26 +154,53 @@ fn tree(limits: &mut Limits, text: &str) -> Result<Option<(Vec<Node>, usize)>, S
     Ok(root.map(|root| (nodes, root)))
 }
 
-/// Whether a tab comes before a node where only spaces may: at the start of a line, after `-` and after `?`.
-fn bad_tab(lines: &[&str], event: &Event, line: usize, column: usize) -> bool {
-    let node = match event {
-        // A value that is not there has no place of its own.
-        Event::Scalar(text, style, ..) => *style != ScalarStyle::Plain || !text.is_empty(),
-        Event::Alias(_) | Event::SequenceStart(..) | Event::MappingStart(..) => true,
-        _ => false,
-    };
-    let Some(line) = line
-        .checked_sub(1)
-        .and_then(|line| lines.get(line))
-        .filter(|_| node)
-    else {
-        return false;
-    };
-    let before: String = line.chars().take(column).collect();
-    let indicators = before.trim_end_matches([' ', '\t']);
-    let spaces = before.get(indicators.len()..).unwrap_or_default();
-    let last = indicators.rsplit([' ', '\t']).next().unwrap_or_default();
-    spaces.contains('\t') && matches!(last, "" | "-" | "?")
+/// Looks for tabs where Go's library wants spaces.
+struct Tabs<'a> {
+    /// The lines of a text that has tabs.
+    lines: Vec<&'a str>,
+    /// How many lists and maps in brackets are open; within these tabs may stand anywhere.
+    flows: usize,
+}
+
+impl<'a> Tabs<'a> {
+    fn new(text: &'a str) -> Self {
+        let lines = if text.contains('\t') {
+            text.split('\n').collect()
+        } else {
+            Vec::new()
+        };
+        Self { lines, flows: 0 }
+    }
+
+    /// Whether a tab comes before a node at the start of a line, after `-` or after `?`.
+    fn misplaced(&mut self, event: &Event, line: usize, column: usize) -> bool {
+        let outside = self.flows == 0;
+        let node = match event {
+            // A value that is not there has no place of its own.
+            Event::Scalar(text, style, ..) => *style != ScalarStyle::Plain || !text.is_empty(),
+            Event::Alias(_) => true,
+            Event::SequenceStart(style, ..) | Event::MappingStart(style, ..) => {
+                // Within brackets there are no others.
+                if self.flows > 0 || *style == StructureStyle::Flow {
+                    self.flows = self.flows.saturating_add(1);
+                }
+                true
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                self.flows = self.flows.saturating_sub(1);
+                false
+            }
+            _ => false,
+        };
+        let Some(line) = line.checked_sub(1).and_then(|line| self.lines.get(line)) else {
+            return false;
+        };
+        let before: String = line.chars().take(column).collect();
+        let indicators = before.trim_end_matches([' ', '\t']);
+        let spaces = before.get(indicators.len()..).unwrap_or_default();
+        let last = indicators.rsplit([' ', '\t']).next().unwrap_or_default();
+        node && outside && spaces.contains('\t') && matches!(last, "" | "-" | "?")
+    }
 }
 
 struct Decoder<'a> {

@@ -42,6 +42,16 @@ fn controls_nest_to_a_limit() {
 }
 
 #[test]
+fn variables_are_counted() {
+    let distinct: String = (0..200_000)
+        .map(|number| format!("{{{{ $v{number} := 1 }}}}"))
+        .collect();
+    refused(&distinct, "more than 1000 variables");
+    refused(&"{{ $x := 1 }}".repeat(200_000), "more than 1000 variables");
+    assert_eq!(output(&"{{ if $x := 1 }}{{ end }}".repeat(2000)), "");
+}
+
+#[test]
 fn a_chain_of_else_if_is_no_nesting() {
     let text = format!(
         "{{{{ if false }}}}{}{{{{ else }}}}last{{{{ end }}}}",

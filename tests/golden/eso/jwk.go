@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"hash"
 	"strings"
@@ -90,6 +91,22 @@ func jwkCalls(p *pki) error {
 		delete(m, "dq")
 		delete(m, "qi")
 	}))
+	for _, names := range [][]string{{"p"}, {"q"}, {"p", "q"}, {"d"}, {"e"}, {"p", "q", "dp", "dq", "qi"}} {
+		both("RSA without "+strings.Join(names, " and "), edit(rsaKey, func(m map[string]any) {
+			for _, name := range names {
+				delete(m, name)
+			}
+		}))
+	}
+	for _, name := range []string{"n", "e", "d", "p", "q"} {
+		both("RSA with zeros before "+name, edit(rsaKey, func(m map[string]any) {
+			number, err := base64.RawURLEncoding.DecodeString(m[name].(string))
+			if err != nil {
+				panic(err)
+			}
+			m[name] = base64.RawURLEncoding.EncodeToString(append(make([]byte, 9), number...))
+		}))
+	}
 	both("RSA without n", edit(asJWK(p.keys["rsa"].Public()), func(m map[string]any) { delete(m, "n") }))
 	both("EC without y", edit(asJWK(p.keys["p256"].Public()), func(m map[string]any) { delete(m, "y") }))
 	both("EC on an unknown curve", edit(ecKey, func(m map[string]any) { m["crv"] = "P-999" }))

@@ -95,12 +95,41 @@ func run() error {
 			return err
 		}
 	}
+	out, err := lines()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("fixtures.json", out, 0o644)
+}
+
+// lines is the content of the file: a line for each text, call and certificate.
+func lines() ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", " ")
-	if err := encoder.Encode(all); err != nil {
-		return err
+	var err error
+	list := func(name string, length int, at func(int) any) {
+		fmt.Fprintf(&out, "%q: [\n", name)
+		for i := range length {
+			if err == nil {
+				err = encoder.Encode(at(i))
+			}
+			if i < length-1 {
+				out.Truncate(out.Len() - 1)
+				out.WriteString(",\n")
+			}
+		}
+		out.WriteString("],\n")
 	}
-	return os.WriteFile("fixtures.json", out.Bytes(), 0o644)
+	out.WriteString("{\n")
+	list("texts", len(all.Texts), func(i int) any { return all.Texts[i] })
+	list("calls", len(all.Calls), func(i int) any { return all.Calls[i] })
+	list("made", len(all.Made), func(i int) any { return all.Made[i] })
+	list("chain", len(all.Chain), func(i int) any { return all.Chain[i] })
+	out.WriteString("\"keys\": ")
+	if err == nil {
+		err = encoder.Encode(all.Keys)
+	}
+	out.WriteString("}\n")
+	return out.Bytes(), err
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 
 	"crypto/x509/pkix"
@@ -81,6 +83,8 @@ func pemCalls(p *pki) error {
 			add("filterPEM "+kind+": "+name, "filterPEM", text(kind), input).gives(out, err)
 		}
 	}
+
+	randomPEM()
 
 	for name, input := range map[string][]byte{
 		"all kinds":        certs(p.sans),
@@ -176,4 +180,30 @@ func chainCalls(p *pki) error {
 	}
 	add("filterCertChain of an unknown part", "filterCertChain", text("middle"), certs(leaf))
 	return nil
+}
+
+// randomPEM puts pieces of blocks together in ways that nobody would write.
+func randomPEM() {
+	pieces := []string{
+		"-----BEGIN A-----\n", "-----BEGIN A-----", "-----END A-----\n", "-----END A-----", "\n-----END A-----\n",
+		"-----BEGIN B-----\n", "-----END B-----\n", "-----BEGIN ", "-----END ", "-----", "\n", "\n\n", "\r\n", " ", "\t",
+		"AAAA", "AAAA\n", "AA==\n", "AAB=\n", "AA=", "A", "=", "!", "Key: value\n", "Proc-Type: x\n", ":", "junk\n", "A",
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 600 {
+		var input strings.Builder
+		// Half of them have at least a frame.
+		framed := i%2 == 0
+		if framed {
+			input.WriteString(pieces[random.IntN(2)])
+		}
+		for range random.IntN(7) {
+			input.WriteString(pieces[random.IntN(len(pieces))])
+		}
+		if framed {
+			input.WriteString(pieces[2+random.IntN(3)])
+		}
+		out, err := filter("a", input.String())
+		add(fmt.Sprintf("filterPEM of random text %d", i), "filterPEM", text("a"), text(input.String())).gives(out, err)
+	}
 }
