@@ -142,6 +142,8 @@ pub async fn run(
     let lead = lead(ctx.clone(), settings.clone(), synced, ready, stop.clone());
     let mut lead = tokio::spawn(lead);
     let ended = tokio::select! {
+        // First: when asked to stop, the work loop ends too, and that is no fault.
+        biased;
         _ = stop.wait_for(|stop| *stop) => Ok(()),
         ended = loops.join_next() => Err(format!("a loop ended: {ended:?}")),
         ended = &mut lead => Err(format!("the work loop ended: {ended:?}")),

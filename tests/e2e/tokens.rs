@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use keyferry_testbed::wait_for;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -217,7 +217,8 @@ fn a_clean_shutdown_revokes_the_token_and_a_kill_leaves_at_most_one() {
         wait_for("no living login", SOON, || async {
             Ok((scene.vault.living_logins().await? == 0).then_some(()))
         })
-        .await?;
+        .await
+        .with_context(|| scene.story())?;
         scene.start_operator(&[]).await?;
         scene.wait_store("True", "Valid").await?;
         wait_for("a login", SOON, || async {
