@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
@@ -148,7 +148,7 @@ const STATUSES: usize = 32;
 const IMPATIENT: u32 = 8;
 /// How long a status waits for the Secrets of others: when many objects are new at once, the API server
 /// shall make their Secrets first, because pods wait for a Secret, and only people for a status.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -220,14 +220,19 @@ impl Context {
     /// The turn to write a status, as soon as it comes.
     pub async fn status_turn(&self) -> Option<SemaphorePermit<'_>> {
         let mut making = self.making.subscribe();
-        let patient = timeout(PATIENCE, making.wait_for(|count| *count == 0))
-            .await
-            .is_ok();
-        // The semaphore is never closed.
-        self.statuses
-            .acquire_many(if patient { 1 } else { IMPATIENT })
-            .await
-            .ok()
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let idle = timeout_at(end, making.wait_for(|count| *count == 0))
+                .await
+                .is_ok();
+            // The semaphore is never closed.
+            let weight = if idle { 1 } else { IMPATIENT };
+            let turn = self.statuses.acquire_many(weight).await.ok()?;
+            // While many waited for a permit, others' Secrets may have come.
+            if !idle || *making.borrow() == 0 {
+                return Some(turn);
+            }
+        }
     }
 
     /// Who uses what.
