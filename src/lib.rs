@@ -6,8 +6,8 @@
 //!                     └── target::apply ◀── sync::assemble ◀────┘
 //! ```
 //!
-//! Dependencies point one way: `cli → controller → {store, target, sync} → {vault, api}`. `sync`, `api`
-//! and the planning half of `target` are pure and carry most of the tests.
+//! Dependencies point one way: `cli → controller → {store, target, sync} → {vault, template, api}`. `sync`,
+//! `template`, `api` and the planning half of `target` are pure and carry most of the tests.
 
 pub mod api;
 pub mod cli;

@@ -64,6 +64,7 @@ pub fn run() -> Result<Value> {
         go.push(run_go(&program)?);
         ours.push(run_ours(&cases)?);
     }
+    fs::remove_file(&program)?;
     let (go, ours) = (best(&go), best(&ours));
     ensure!(
         go.cases == ours.cases,
