@@ -8,9 +8,9 @@ use super::status::READY;
 use super::targets::State;
 use crate::api::external_secret::{ExternalSecret, ManifestReference};
 use crate::target::apply::{Applied, ApplyError};
-use crate::target::manifest::{self, Content};
+use crate::target::manifest;
 use crate::target::manifest_apply::{self, Wrote};
-use crate::target::plan::Outcome;
+use crate::target::plan::{Outcome, Wanted};
 
 /// What is known of a generic target. Nobody watches it: it is looked at when a refresh is due, and one
 /// that was missing is looked for.
@@ -32,7 +32,7 @@ pub async fn write(
     ctx: &Arc<Context>,
     object: &ExternalSecret,
     manifest: &ManifestReference,
-    content: &Content<'_>,
+    content: Wanted<'_>,
 ) -> Result<Applied, Failure> {
     let done = manifest_apply::apply(&ctx.client, &ctx.fence, &ctx.kinds, object, manifest, content)
         .await

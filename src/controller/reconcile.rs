@@ -27,7 +27,7 @@ use crate::sync::windows::Windows;
 use crate::target::apply::{self, Applied};
 use crate::target::manifest;
 use crate::target::names;
-use crate::target::plan::{Outcome, Wanted};
+use crate::target::plan::Outcome;
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,16 +68,15 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     };
     // In boxes, because many wait for the turn of their status: by then the sync's own memory is free.
     let step = Box::pin(reconcile(ctx, &work.key, &object)).await;
-    let (next, failed) = match step {
-        Ok(Step::Next(next)) => (next, false),
-        Ok(Step::Synced(done)) => match finish(ctx, &work.key, &object, &done).await {
-            Ok(next) => (next, false),
-            Err(failure) => (outcome::fail(ctx, &work.key, &object, failure).await, true),
-        },
-        Err(failure) => {
-            let failed = Box::pin(outcome::fail(ctx, &work.key, &object, failure));
-            (failed.await, true)
-        }
+    let next = match step {
+        Ok(Step::Next(next)) => Ok(next),
+        Ok(Step::Synced(done)) => finish(ctx, &work.key, &object, &done).await,
+        Err(failure) => Err(failure),
+    };
+    let failed = next.is_err();
+    let next = match next {
+        Ok(next) => next,
+        Err(failure) => Box::pin(outcome::fail(ctx, &work.key, &object, failure)).await,
     };
     ctx.metrics
         .reconciled(&work.key.namespace, &work.key.name, started.elapsed(), failed);
@@ -157,12 +156,10 @@ async fn reconcile(
     let Some(stores) = open_stores(ctx, key, &plan)? else {
         return Ok(Step::Next(Next::Nothing));
     };
-    let synced_before = object
-        .status
-        .as_ref()
-        .and_then(|status| status.synced_resource_version.clone());
+    let status = object.status.as_ref();
+    let synced_before = status.and_then(|status| status.synced_resource_version.as_ref());
     // A refresh of what is there already keeps no status waiting.
-    let making = (target != State::Intact || synced_before.as_ref() != Some(&version)).then(|| ctx.making());
+    let making = (target != State::Intact || synced_before != Some(&version)).then(|| ctx.making());
     // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
     let (fetched, sources) = place
@@ -352,14 +349,13 @@ async fn fetch(
 async fn write(
     ctx: &Arc<Context>,
     object: &Arc<ExternalSecret>,
-    rendered: Rendering,
+    mut rendered: Rendering,
 ) -> Result<Applied, Failure> {
-    let missing = rendered.assembled.missing.clone();
     let applied = match object.spec.manifest() {
-        Some(manifest) => manifests::write(ctx, object, manifest, &rendered.content()).await?,
-        None => write_secret(ctx, object, rendered).await?,
+        Some(manifest) => manifests::write(ctx, object, manifest, rendered.wanted()).await?,
+        None => write_secret(ctx, object, &mut rendered).await?,
     };
-    for missing in &missing {
+    for missing in &rendered.assembled.missing {
         ctx.recorder.send(
             super::context::reference(object.as_ref()),
             false,
@@ -373,14 +369,12 @@ async fn write(
 async fn write_secret(
     ctx: &Arc<Context>,
     object: &Arc<ExternalSecret>,
-    rendered: Rendering,
+    rendered: &mut Rendering,
 ) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let wanted = Wanted {
-        assembled: &rendered.assembled,
-        shaped: rendered.shaped.as_ref(),
-    };
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, rendered.existing)
+    let existing = rendered.existing.take();
+    let wanted = rendered.wanted();
+    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, existing)
         .await
         .map_err(Failure::from)?;
     remember_target(ctx, object, &target_of(object), &applied).await?;

@@ -2,6 +2,7 @@
 //! a change of one has its targets rendered anew at once (ESO waits for the next refresh). Their contents
 //! are never cached.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,14 +15,14 @@ use super::index::ObjectKey;
 use super::outcome::Failure;
 use super::queue::Priority;
 use super::references::{self, Sight};
-use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, ExternalSecretTemplate};
+use crate::api::external_secret::{CreationPolicy, ExternalSecret, ExternalSecretTemplate};
 use crate::secret::SecretBytes;
 use crate::store::settings::{Reference, ReferenceKind};
 use crate::sync::assemble::Assembled;
 use crate::sync::shape::{self, Shape, ShapeError, Shaped, SourceKind, SourceRef, Sources};
 use crate::target::apply;
 use crate::target::kept::{self, Inputs};
-use crate::target::manifest::Content;
+use crate::target::plan::Wanted;
 
 /// Objects watched at once; each costs a connection to the API server. Targets of those beyond are
 /// rendered anew at their next refresh.
@@ -75,16 +76,17 @@ impl TemplateSources {
             })
             .collect();
         let mut state = self.state();
-        if wanted == state.by_user.get(key).cloned().unwrap_or_default() {
+        let known = state.by_user.get(key);
+        if known.map_or(wanted.is_empty(), |known| *known == wanted) {
             return;
         }
         state.leave(key, &wanted);
         for source in &wanted {
             let full = state.followed.len() >= FOLLOWED_MAX;
             let followed = match state.followed.entry(source.clone()) {
-                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::hash_map::Entry::Vacant(_) if full => continue,
-                std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Followed {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(_) if full => continue,
+                Entry::Vacant(entry) => entry.insert(Followed {
                     task: watch(ctx.clone(), source.clone()),
                     users: HashMap::new(),
                 }),
@@ -215,8 +217,8 @@ async fn read(
     let found = match source.kind {
         SourceKind::ConfigMap => {
             let found = apply::get::<ConfigMap>(&ctx.client, namespace, &source.name).await;
-            found.map_err(Failure::from)?.map(|map| {
-                let data = map.data.clone().unwrap_or_default().into_iter();
+            found.map_err(Failure::from)?.map(|mut map| {
+                let data = map.data.take().unwrap_or_default().into_iter();
                 let content = data.map(|(key, text)| (key, text.as_str().into())).collect();
                 (map.resource_version(), content)
             })
@@ -246,17 +248,12 @@ pub struct Rendering {
 }
 
 impl Rendering {
-    /// What a generic target must hold.
+    /// What the target must hold.
     #[must_use]
-    pub fn content(&self) -> Content<'_> {
-        static NONE: BTreeMap<String, String> = BTreeMap::new();
-        let shaped = self.shaped.as_ref();
-        Content {
+    pub fn wanted(&self) -> Wanted<'_> {
+        Wanted {
             assembled: &self.assembled,
-            data: shaped.map_or(&self.assembled.data, |shaped| &shaped.data),
-            labels: shaped.map_or(&NONE, |shaped| &shaped.labels),
-            annotations: shaped.map_or(&NONE, |shaped| &shaped.annotations),
-            paths: shaped.map_or(&[], |shaped| &shaped.paths),
+            shaped: self.shaped.as_ref(),
         }
     }
 }
@@ -293,13 +290,13 @@ pub fn failure(error: &ShapeError) -> Failure {
 
 /// Where nothing is written whatever the template says, it is not rendered: it would miss its values.
 fn is_rendered(object: &ExternalSecret, rendering: &Rendering) -> bool {
-    let empty = rendering.assembled.data.is_empty() && object.spec.deletion_policy() != DeletionPolicy::Merge;
+    let stays = rendering.wanted().without_values(object).is_some();
     let written = match object.spec.creation_policy() {
         CreationPolicy::None => false,
         CreationPolicy::Merge => rendering.existing.is_some() || object.spec.manifest().is_some(),
         _ => true,
     };
-    object.spec.template().is_some() && written && !empty
+    object.spec.template().is_some() && written && !stays
 }
 
 fn shape(

@@ -107,22 +107,30 @@ pub fn validate<V>(mut map: BTreeMap<String, V>) -> Result<BTreeMap<String, V>, 
     Ok(map)
 }
 
+fn ends_in_letter_or_digit(text: &str) -> bool {
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    outer(text.chars().next()) && outer(text.chars().last())
+}
+
+/// Whether this may be the name in the key of a label or annotation, or a label's value that is not empty.
+#[must_use]
+pub fn is_label_text(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    text.len() <= 63 && ends_in_letter_or_digit(text) && text.chars().all(inner)
+}
+
 /// Whether this may be the key of a label or annotation. The API server quotes one that is not.
 #[must_use]
 pub fn is_metadata_key(key: &str) -> bool {
-    let ends = |text: &str| {
-        let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-        outer(text.chars().next()) && outer(text.chars().last())
-    };
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let is_name = |name: &str| name.len() <= 63 && ends(name) && name.chars().all(inner);
     let is_part = |part: &str| {
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        ends(part) && part.chars().all(inner)
+        ends_in_letter_or_digit(part) && part.chars().all(inner)
     };
     match key.split_once('/') {
-        Some((prefix, name)) => prefix.len() <= MAX_KEY && prefix.split('.').all(is_part) && is_name(name),
-        None => is_name(key),
+        Some((prefix, name)) => {
+            prefix.len() <= MAX_KEY && prefix.split('.').all(is_part) && is_label_text(name)
+        }
+        None => is_label_text(key),
     }
 }
 

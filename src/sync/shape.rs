@@ -479,14 +479,7 @@ fn text(name: &str, value: SecretBytes) -> Result<String, Problem> {
 /// checked here.
 fn label(name: &str, value: SecretBytes) -> Result<String, Problem> {
     let value = text(name, value)?;
-    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    let valid = value.is_empty()
-        || (value.len() <= 63
-            && value.chars().all(inner)
-            && outer(value.chars().next())
-            && outer(value.chars().last()));
-    if valid {
+    if value.is_empty() || keys::is_label_text(&value) {
         return Ok(value);
     }
     Err(Problem::Metadata(format!(

@@ -22,9 +22,9 @@ use super::names;
 use super::plan::{self, Action, Outcome, TargetError, Wanted};
 use crate::api::external_secret::ExternalSecret;
 
-const TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// Rounds of reading and writing when somebody else writes the same Secret at the same time.
-const ROUNDS: usize = 4;
+pub(super) const ROUNDS: usize = 4;
 
 /// Why a Secret was not written.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

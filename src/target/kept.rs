@@ -77,22 +77,15 @@ pub fn remember(shaped: &mut Shaped, inputs: &Inputs, hasher: &DataHasher) {
 }
 
 fn hash(shaped: &Shaped, inputs: &Inputs, hasher: &DataHasher) -> String {
-    let named = |group: &'static str| move |key: &String| format!("{group}/{key}");
     let inputs = inputs
         .iter()
-        .map(|(key, value)| (named("input")(key), value.expose()));
-    let data = shaped
-        .data
-        .iter()
-        .map(|(key, value)| (named("data")(key), value.expose()));
-    let labels = shaped
-        .labels
-        .iter()
-        .map(|(key, value)| (named("label")(key), value.as_bytes()));
-    let annotations = shaped
-        .annotations
-        .iter()
-        .map(|(key, value)| (named("annotation")(key), value.as_bytes()));
+        .map(|(key, value)| (format!("input/{key}"), value.expose()));
+    let data = shaped.data.iter();
+    let data = data.map(|(key, value)| (format!("data/{key}"), value.expose()));
+    let labels = shaped.labels.iter();
+    let labels = labels.map(|(key, value)| (format!("label/{key}"), value.as_bytes()));
+    let annotations = shaped.annotations.iter();
+    let annotations = annotations.map(|(key, value)| (format!("annotation/{key}"), value.as_bytes()));
     hasher.hash(inputs.chain(data).chain(labels).chain(annotations))
 }
 

@@ -13,10 +13,9 @@ use serde_json::{Map, Value};
 
 use super::manifest_path::{Path, PathError};
 use super::names;
-use super::plan::{self, Outcome, Stale};
-use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, ManifestReference};
+use super::plan::{self, Outcome, Stale, Wanted};
+use crate::api::external_secret::{CreationPolicy, ExternalSecret, ManifestReference};
 use crate::secret::SecretBytes;
-use crate::sync::assemble::Assembled;
 
 /// Groups whose kinds give rights, or would make the operator everybody's deputy.
 const FORBIDDEN_GROUPS: &[&str] = &[
@@ -29,20 +28,6 @@ const FORBIDDEN_GROUPS: &[&str] = &[
 ];
 /// The same of the core group.
 const FORBIDDEN_KINDS: &[&str] = &["ServiceAccount", "TokenRequest"];
-
-/// What the object must hold.
-pub struct Content<'a> {
-    /// What was read: tells what is gone from what is empty.
-    pub assembled: &'a Assembled,
-    /// Keys and values: those that were read, or that the template made of them.
-    pub data: &'a BTreeMap<String, SecretBytes>,
-    /// Labels that the template sets.
-    pub labels: &'a BTreeMap<String, String>,
-    /// Annotations that the template sets.
-    pub annotations: &'a BTreeMap<String, String>,
-    /// YAML that was rendered for a path (`templateFrom[].target`), in order.
-    pub paths: &'a [(String, SecretBytes)],
-}
 
 /// What has to be done. No `Debug`: objects hold values.
 #[derive(PartialEq)]
@@ -190,7 +175,7 @@ pub fn plan(
     owner: &ExternalSecret,
     manifest: &ManifestReference,
     existing: Option<&DynamicObject>,
-    content: &Content<'_>,
+    content: Wanted<'_>,
 ) -> Result<Planned, ManifestError> {
     let policy = owner.spec.creation_policy();
     let nothing = |outcome| {
@@ -199,14 +184,10 @@ pub fn plan(
             outcome,
         })
     };
-    if content.assembled.data.is_empty() {
-        match owner.spec.deletion_policy() {
-            DeletionPolicy::Retain => return nothing(Outcome::Retained),
-            // An empty secret is not a missing one: only a clean 'not found' of all of them deletes.
-            DeletionPolicy::Delete if content.assembled.found > 0 => return nothing(Outcome::Retained),
-            DeletionPolicy::Delete => return delete(owner, manifest, existing),
-            DeletionPolicy::Merge => {}
-        }
+    match content.without_values(owner) {
+        Some(Outcome::Deleted) => return delete(owner, manifest, existing),
+        Some(outcome) => return nothing(outcome),
+        None => {}
     }
     match (policy, existing) {
         (CreationPolicy::None, _) => return nothing(Outcome::Synced),
@@ -277,15 +258,10 @@ fn delete(
     manifest: &ManifestReference,
     existing: Option<&DynamicObject>,
 ) -> Result<Planned, ManifestError> {
-    let ours = |existing: &DynamicObject| {
-        plan::controller(&existing.metadata).is_some_and(|reference| {
-            plan::is_ours(owner, reference) && Some(&reference.uid) == owner.metadata.uid.as_ref()
-        })
-    };
     let action = match existing {
         _ if owner.spec.creation_policy() != CreationPolicy::Owner => None,
         None => Some(Action::Nothing),
-        Some(existing) => ours(existing).then(|| Action::Delete {
+        Some(existing) => plan::controls(owner, &existing.metadata).then(|| Action::Delete {
             uid: existing.uid().unwrap_or_default(),
             resource_version: existing.resource_version().unwrap_or_default(),
         }),
@@ -301,7 +277,7 @@ fn shape(
     owner: &ExternalSecret,
     manifest: &ManifestReference,
     existing: Option<&DynamicObject>,
-    content: &Content<'_>,
+    content: Wanted<'_>,
 ) -> Result<DynamicObject, ManifestError> {
     let policy = owner.spec.creation_policy();
     let metadata = existing
@@ -341,14 +317,14 @@ fn fill(
     owner: &ExternalSecret,
     manifest: &ManifestReference,
     object: &mut Value,
-    content: &Content<'_>,
+    content: Wanted<'_>,
 ) -> Result<(), ManifestError> {
-    for (path, rendered) in content.paths {
+    for (path, rendered) in content.shaped.into_iter().flat_map(|shaped| &shaped.paths) {
         let parsed = Path::parse(path)?;
         parsed.put(object, yaml(path, rendered)?)?;
     }
     let mut data = Map::new();
-    for (key, value) in content.data {
+    for (key, value) in content.values() {
         let text = std::str::from_utf8(value.expose())
             .map_err(|_| ManifestError::NotText(key.clone(), manifest.kind.clone()))?;
         data.insert(key.clone(), Value::String(text.to_string()));
@@ -407,7 +383,7 @@ fn take_metadata(object: &mut Value) -> (Texts, Texts) {
 fn shape_metadata(
     owner: &ExternalSecret,
     mut metadata: ObjectMeta,
-    content: &Content<'_>,
+    content: Wanted<'_>,
     labels_of_paths: Texts,
     annotations_of_paths: Texts,
 ) -> ObjectMeta {
@@ -416,7 +392,10 @@ fn shape_metadata(
     let stale = Stale::find(managed, &owner.name_any());
     let mut labels = metadata.labels.take().unwrap_or_default();
     labels.retain(|key, _| !stale.labels.contains(key));
-    labels.extend(content.labels.clone().into_iter().chain(labels_of_paths));
+    if let Some(shaped) = content.shaped {
+        labels.extend(shaped.labels.clone());
+    }
+    labels.extend(labels_of_paths);
     labels.insert(names::LABEL_MANAGED.into(), "true".into());
     labels.remove(names::LABEL_CREATED_BY);
     if matches!(
@@ -428,13 +407,10 @@ fn shape_metadata(
     }
     let mut annotations = metadata.annotations.take().unwrap_or_default();
     annotations.retain(|key, _| !stale.annotations.contains(key));
-    annotations.extend(
-        content
-            .annotations
-            .clone()
-            .into_iter()
-            .chain(annotations_of_paths),
-    );
+    if let Some(shaped) = content.shaped {
+        annotations.extend(shaped.annotations.clone());
+    }
+    annotations.extend(annotations_of_paths);
     metadata.name = Some(owner.target_name());
     metadata.namespace = Some(namespace);
     metadata.labels = Some(labels);

@@ -14,16 +14,13 @@ use kube::error::DiscoveryError;
 use kube::{Api, Client, ResourceExt as _};
 use tokio::time::Instant;
 
-use super::apply::ApplyError;
+use super::apply::{ApplyError, ROUNDS, TIMEOUT};
 use super::fence::Fence;
-use super::manifest::{self, Action, Content, ManifestError};
+use super::manifest::{self, Action, ManifestError};
 use super::names;
-use super::plan::Outcome;
+use super::plan::{Outcome, Wanted};
 use crate::api::external_secret::{ExternalSecret, ManifestReference};
 
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// Rounds of reading and writing when somebody else writes the same object at the same time.
-const ROUNDS: usize = 4;
 /// How long it is believed where a kind is served.
 const KIND_LIFE: Duration = Duration::from_secs(300);
 
@@ -102,7 +99,7 @@ pub async fn apply(
     kinds: &Kinds,
     owner: &ExternalSecret,
     manifest: &ManifestReference,
-    content: &Content<'_>,
+    content: Wanted<'_>,
 ) -> Result<Done, ApplyError> {
     let namespace = owner.namespace().unwrap_or_default();
     let resource = kinds.find(client, manifest).await?;

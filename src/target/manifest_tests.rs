@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
+use crate::sync::assemble::Assembled;
+use crate::sync::shape::Shaped;
 use serde_json::json;
 
 fn owner(target: Value) -> ExternalSecret {
@@ -45,14 +47,16 @@ fn decide(
         .iter()
         .map(|(path, text)| ((*path).to_string(), SecretBytes::from(*text)))
         .collect();
-    let content = Content {
-        assembled,
-        data: &assembled.data,
-        labels: &BTreeMap::new(),
-        annotations: &BTreeMap::new(),
-        paths: &paths,
+    let shaped = Shaped {
+        data: assembled.data.clone(),
+        paths,
+        ..Shaped::default()
     };
-    plan(&owner(target), kind, existing, &content)
+    let content = Wanted {
+        assembled,
+        shaped: Some(&shaped),
+    };
+    plan(&owner(target), kind, existing, content)
 }
 
 fn written(planned: Planned) -> DynamicObject {

@@ -45,8 +45,24 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn values(&self) -> &BTreeMap<String, SecretBytes> {
+    /// Its keys and values.
+    pub(super) fn values(&self) -> &BTreeMap<String, SecretBytes> {
         self.shaped.map_or(&self.assembled.data, |shaped| &shaped.data)
+    }
+
+    /// What becomes of the target, whatever its kind, where nothing was read; none if it is written all the same.
+    #[must_use]
+    pub fn without_values(&self, owner: &ExternalSecret) -> Option<Outcome> {
+        if !self.assembled.data.is_empty() {
+            return None;
+        }
+        match owner.spec.deletion_policy() {
+            DeletionPolicy::Retain => Some(Outcome::Retained),
+            // An empty secret is not a missing one: only a clean 'not found' of all of them deletes.
+            DeletionPolicy::Delete if self.assembled.found > 0 => Some(Outcome::Retained),
+            DeletionPolicy::Delete => Some(Outcome::Deleted),
+            DeletionPolicy::Merge => None,
+        }
     }
 }
 
@@ -158,16 +174,10 @@ pub fn plan(
             manages,
         })
     };
-    if wanted.assembled.data.is_empty() {
-        match owner.spec.deletion_policy() {
-            DeletionPolicy::Retain => return nothing(Outcome::Retained, None, false),
-            // An empty secret is not a missing one: only a clean 'not found' of all of them deletes.
-            DeletionPolicy::Delete if wanted.assembled.found > 0 => {
-                return nothing(Outcome::Retained, None, false);
-            }
-            DeletionPolicy::Delete => return delete(owner, existing),
-            DeletionPolicy::Merge => {}
-        }
+    match wanted.without_values(owner) {
+        Some(Outcome::Deleted) => return delete(owner, existing),
+        Some(outcome) => return nothing(outcome, None, false),
+        None => {}
     }
     if policy == CreationPolicy::None {
         return nothing(Outcome::Synced, None, false);
@@ -236,6 +246,13 @@ pub(super) fn is_external_secret(reference: &OwnerReference) -> bool {
         && reference.api_version.split('/').next() == Some("external-secrets.io")
 }
 
+/// Whether this very ExternalSecret controls an object, and so may delete it.
+pub(super) fn controls(owner: &ExternalSecret, metadata: &ObjectMeta) -> bool {
+    controller(metadata).is_some_and(|reference| {
+        is_ours(owner, reference) && Some(&reference.uid) == owner.metadata.uid.as_ref()
+    })
+}
+
 /// Makes the ExternalSecret the owner that controls an object, or an owner no more, as `creationPolicy` says.
 pub(super) fn set_owner(owner: &ExternalSecret, metadata: &mut ObjectMeta) {
     let mut owners = metadata.owner_references.take().unwrap_or_default();
@@ -289,10 +306,7 @@ fn delete(owner: &ExternalSecret, existing: Option<&Secret>) -> Result<Planned, 
     let Some(existing) = existing else {
         return Ok(planned(Action::Nothing));
     };
-    let ours = controller(&existing.metadata).is_some_and(|reference| {
-        is_ours(owner, reference) && Some(&reference.uid) == owner.metadata.uid.as_ref()
-    });
-    if !ours {
+    if !controls(owner, &existing.metadata) {
         return Err(TargetError::NotOursToDelete(name_of(owner)));
     }
     Ok(planned(Action::Delete {
