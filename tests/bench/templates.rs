@@ -1,17 +1,17 @@
 //! Our template engine beside Go's own, on the golden corpus: the same cases, in the same run, by turns.
 
-use std::collections::BTreeMap;
+#[path = "../golden/corpus.rs"]
+mod corpus;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use corpus::Case;
 use keyferry::secret::SecretBytes;
-use keyferry::template::{Delims, MissingKey, Template};
-use serde::Deserialize;
+use keyferry::template::{MissingKey, Template};
 use serde_json::{Value, json};
 
 /// Renderings of the whole corpus per turn, and turns of each engine; the best turn counts.
@@ -19,30 +19,6 @@ const ROUNDS: u32 = 20;
 const TURNS: usize = 3;
 /// Key derivations and key pairs: the engine's share of their time is nothing.
 const SLOW: &str = "slow";
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Values {
-    data: Option<BTreeMap<String, String>>,
-    data_base64: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    template: String,
-    #[serde(flatten)]
-    values: Values,
-    #[serde(default)]
-    left: String,
-    #[serde(default)]
-    right: String,
-}
-
-struct Ready {
-    text: String,
-    delims: Delims,
-    data: BTreeMap<String, SecretBytes>,
-}
 
 /// Nanoseconds per rendering of the whole corpus.
 #[derive(Clone, Copy)]
@@ -52,12 +28,8 @@ struct Times {
     execute: f64,
 }
 
-fn folder() -> PathBuf {
-    keyferry_testbed::repository().join("tests/golden")
-}
-
 pub fn run() -> Result<Value> {
-    let cases = corpus()?;
+    let cases = cases()?;
     let program = build_go()?;
     let (mut go, mut ours): (Vec<Times>, Vec<Times>) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
@@ -92,79 +64,32 @@ fn best(turns: &[Times]) -> Times {
     }
 }
 
-fn decoded(values: &Values) -> Result<BTreeMap<String, SecretBytes>> {
-    let mut all = BTreeMap::new();
-    for (key, text) in values.data.iter().flatten() {
-        all.insert(key.clone(), text.as_str().into());
-    }
-    for (key, text) in values.data_base64.iter().flatten() {
-        all.insert(key.clone(), SecretBytes::new(STANDARD.decode(text)?));
-    }
-    Ok(all)
-}
-
 /// The cases that render; Go's bench takes the same ones.
-fn corpus() -> Result<Vec<Ready>> {
-    let standard: Values = serde_json::from_str(&fs::read_to_string(folder().join("data.json"))?)?;
-    let standard = decoded(&standard)?;
-    let mut ready = Vec::new();
-    let mut files: Vec<PathBuf> = fs::read_dir(folder().join("cases"))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    files.sort();
-    for file in files {
-        if file.file_stem().is_some_and(|stem| stem == SLOW) {
-            continue;
-        }
-        let cases: Vec<Case> = serde_json::from_str(&fs::read_to_string(&file)?)?;
-        for case in cases {
-            let own = case.values.data.is_some() || case.values.data_base64.is_some();
-            let one = Ready {
-                data: if own {
-                    decoded(&case.values)?
-                } else {
-                    standard.clone()
-                },
-                delims: delims(&case),
-                text: case.template,
-            };
-            if one.render().is_some() {
-                ready.push(one);
-            }
-        }
-    }
-    Ok(ready)
+fn cases() -> Result<Vec<Case>> {
+    let areas = corpus::areas()?.into_iter();
+    let cases = areas.filter(|area| area.name != SLOW).flat_map(|area| area.cases);
+    Ok(cases.filter(|case| render(case).is_some()).collect())
 }
 
-fn delims(case: &Case) -> Delims {
-    let or = |text: &str, standard: &str| if text.is_empty() { standard } else { text }.to_owned();
-    Delims {
-        left: or(&case.left, "{{"),
-        right: or(&case.right, "}}"),
-    }
+fn parse(case: &Case) -> Option<Template> {
+    Template::parse("golden", &case.template, &case.delims).ok()
 }
 
-impl Ready {
-    fn parse(&self) -> Option<Template> {
-        Template::parse("golden", &self.text, &self.delims).ok()
-    }
-
-    fn render(&self) -> Option<SecretBytes> {
-        self.parse()?.render(&self.data, MissingKey::Error).ok()
-    }
+fn render(case: &Case) -> Option<SecretBytes> {
+    parse(case)?.render(&case.data, MissingKey::Error).ok()
 }
 
-fn run_ours(cases: &[Ready]) -> Result<Times> {
+fn run_ours(cases: &[Case]) -> Result<Times> {
     let began = Instant::now();
     for _ in 0..ROUNDS {
         for case in cases {
-            std::hint::black_box(case.render());
+            std::hint::black_box(render(case));
         }
     }
     let both = began.elapsed();
-    let parsed: Vec<(Template, &Ready)> = cases
+    let parsed: Vec<(Template, &Case)> = cases
         .iter()
-        .map(|case| Ok((case.parse().context("a case that rendered does not parse")?, case)))
+        .map(|case| Ok((parse(case).context("a case that rendered does not parse")?, case)))
         .collect::<Result<_>>()?;
     let began = Instant::now();
     for _ in 0..ROUNDS {
@@ -186,7 +111,7 @@ fn build_go() -> Result<PathBuf> {
     fs::create_dir_all(&cache)?;
     let program = cache.join(format!("keyferry-golden-{}", std::process::id()));
     let status = Command::new("go")
-        .current_dir(folder())
+        .current_dir(corpus::folder())
         .args(["build", "-trimpath", "-buildvcs=false", "-o"])
         .arg(&program)
         .arg(".")
@@ -198,7 +123,7 @@ fn build_go() -> Result<PathBuf> {
 
 fn run_go(program: &PathBuf) -> Result<Times> {
     let output = Command::new(program)
-        .current_dir(folder())
+        .current_dir(corpus::folder())
         .args(["bench", &ROUNDS.to_string()])
         .output()?;
     if !output.status.success() {

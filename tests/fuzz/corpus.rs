@@ -1,72 +1,17 @@
 //! Real inputs to begin with.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::LazyLock;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keyferry::secret::SecretBytes;
 use serde::Deserialize;
 
-pub type Data = BTreeMap<String, SecretBytes>;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Values {
-    data: Option<BTreeMap<String, String>>,
-    data_base64: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-pub struct Case {
-    pub template: String,
-    #[serde(default)]
-    pub left: String,
-    #[serde(default)]
-    pub right: String,
-    #[serde(flatten)]
-    values: Values,
-}
-
-impl Values {
-    fn decode(&self) -> Option<Data> {
-        let plain = self.data.iter().flatten();
-        let plain = plain.map(|(key, text)| (key.clone(), SecretBytes::from(text.as_str())));
-        let coded = self.data_base64.iter().flatten();
-        let coded = coded.map(|(key, text)| (key.clone(), SecretBytes::new(STANDARD.decode(text).unwrap())));
-        (self.data.is_some() || self.data_base64.is_some()).then(|| plain.chain(coded).collect())
-    }
-}
-
-impl Case {
-    pub fn data(&self) -> Data {
-        self.values.decode().unwrap_or_else(|| STANDARD_DATA.clone())
-    }
-}
-
-fn golden(path: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    std::fs::read_to_string(folder.join(path)).unwrap()
-}
-
-/// What most cases of the corpus are rendered with.
-static STANDARD_DATA: LazyLock<Data> = LazyLock::new(|| {
-    let values: Values = serde_json::from_str(&golden("data.json")).unwrap();
-    values.decode().unwrap()
-});
+use crate::golden;
+pub use crate::golden::{Case, Data};
 
 /// The cases of the golden corpus; the slow ones, which make keys, only if they are asked for.
 pub fn cases(slow: bool) -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases");
-    let mut names: Vec<String> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| slow || name != "slow.json")
-        .collect();
-    names.sort();
-    let area = |name: &String| serde_json::from_str::<Vec<Case>>(&golden(&format!("cases/{name}"))).unwrap();
-    names.iter().flat_map(area).collect()
+    let areas = golden::areas().unwrap().into_iter();
+    let areas = areas.filter(|area| slow || area.name != "slow");
+    areas.flat_map(|area| area.cases).collect()
 }
 
 #[derive(Deserialize)]
@@ -90,7 +35,7 @@ pub struct Call {
 
 /// The calls of `tests/golden/eso`, without those that derive a key for seconds.
 pub fn calls() -> Vec<Call> {
-    let fixtures: Fixtures = serde_json::from_str(&golden("eso/fixtures.json")).unwrap();
+    let fixtures: Fixtures = golden::load("eso/fixtures.json").unwrap();
     let text = |index: &usize| {
         let text = fixtures.texts[*index].as_deref().unwrap_or_default();
         STANDARD.decode(text).unwrap()

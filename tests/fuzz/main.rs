@@ -10,6 +10,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod corpus;
+#[path = "../golden/corpus.rs"]
+mod golden;
 mod leaks;
 mod mutate;
 mod targets;

@@ -80,7 +80,7 @@ fn templates() -> &'static [&'static str] {
 
 fn values() -> &'static [Vec<u8>] {
     static ALL: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-        let all = CASES.iter().take(1).flat_map(Case::data);
+        let all = CASES.iter().take(1).flat_map(|case| &case.data);
         all.map(|(_, value)| value.expose().to_vec()).collect()
     });
     &ALL
@@ -88,18 +88,14 @@ fn values() -> &'static [Vec<u8>] {
 
 fn check_template(case: &Changed, value: &Changed) -> Result<(), TestCaseError> {
     let seed = case.0.get(&CASES);
-    let mut data = seed.data();
+    let mut data = seed.data.clone();
     let source = text(apply(case, templates()));
-    let delims = Delims {
-        left: seed.left.clone(),
-        right: seed.right.clone(),
-    };
-    render(&source, &delims, &data)?;
+    render(&source, &seed.delims, &data)?;
     // And as it was, with another value.
     let changed = SecretBytes::new(apply(value, values()));
     let key = data.keys().nth(value.0.index(data.len().max(1))).cloned();
     data.insert(key.unwrap_or_default(), changed);
-    render(&seed.template, &delims, &data)
+    render(&seed.template, &seed.delims, &data)
 }
 
 fn check_call(arg: &Changed, which: usize) -> Result<(), TestCaseError> {
