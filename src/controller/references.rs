@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::context::Context;
 use super::queue::Priority;
 use crate::api::store::StoreKey;
-use crate::store::settings::{Reference, ReferenceKind};
+use crate::store::scope::{Reference, ReferenceKind};
 
 /// Watches of what stores depend on.
 #[derive(Default)]

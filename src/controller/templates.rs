@@ -17,7 +17,7 @@ use super::queue::Priority;
 use super::references::{self, Sight};
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, ExternalSecretTemplate};
 use crate::secret::SecretBytes;
-use crate::store::settings::{Reference, ReferenceKind};
+use crate::store::scope::{Reference, ReferenceKind};
 use crate::sync::assemble::Assembled;
 use crate::sync::shape::{self, Shape, ShapeError, Shaped, SourceKind, SourceRef, Sources};
 use crate::target::apply;

@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-use super::settings::{JwtSource, SecretKey};
+use super::scope::{Need, ReferenceKind, SecretKey};
 use crate::secret::SecretBytes;
 
-/// Life of a requested token: the shortest that the API server grants; one login uses it once.
-const TOKEN_SECONDS: i64 = 600;
+/// Life of a requested token in seconds: the shortest that the API server grants; one login uses it once.
+pub const TOKEN_SECONDS: i64 = 600;
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// For whom a session speaks.
@@ -21,6 +21,42 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 pub struct Identity {
     /// Namespace of the ExternalSecret; set only for referent authentication, where it decides.
     pub referent: Option<String>,
+}
+
+/// Where the ServiceAccount token of a login comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwtSource {
+    /// Requested for this ServiceAccount. `namespace: None` as in [`SecretKey`].
+    ServiceAccount {
+        /// Namespace of the ServiceAccount.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+        /// Audiences of the token; none means the API server's own.
+        audiences: Vec<String>,
+        /// Life of the token.
+        seconds: i64,
+    },
+    /// Read from a Secret.
+    Secret(SecretKey),
+    /// The operator's own, projected into its pod.
+    Own,
+}
+
+impl JwtSource {
+    /// The object that it needs; the operator's own token needs none.
+    #[must_use]
+    pub fn need(&self) -> Option<Need> {
+        match self {
+            Self::ServiceAccount { namespace, name, .. } => Some(Need {
+                kind: ReferenceKind::ServiceAccount,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            }),
+            Self::Secret(key) => Some(Need::from(key)),
+            Self::Own => None,
+        }
+    }
 }
 
 /// A ServiceAccount token, and whose it is for messages.
@@ -60,12 +96,13 @@ impl ClusterCredentials {
         namespace: &str,
         name: &str,
         audiences: &[String],
+        seconds: i64,
     ) -> Result<SecretBytes, String> {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: audiences.to_vec(),
-                expiration_seconds: Some(TOKEN_SECONDS),
+                expiration_seconds: Some(seconds),
                 ..TokenRequestSpec::default()
             },
             ..TokenRequest::default()
@@ -126,9 +163,10 @@ impl Credentials for ClusterCredentials {
                 namespace,
                 name,
                 audiences,
+                seconds,
             } => {
                 let namespace = namespace_of(namespace.as_deref(), identity)?;
-                let jwt = self.request_token(namespace, name, audiences).await?;
+                let jwt = self.request_token(namespace, name, audiences, *seconds).await?;
                 Ok(Jwt {
                     jwt,
                     whose: format!("ServiceAccount {namespace}/{name}"),

@@ -1,8 +1,11 @@
 //! Living stores: what the controller asks, and what it is told.
 
+pub mod auth;
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
+pub mod login;
+pub mod scope;
 pub mod session;
 pub mod settings;
 
@@ -16,9 +19,12 @@ use tokio::time::Instant;
 use self::conditions::NamespaceRules;
 use self::connection::{Connection, Down, Health};
 use self::credentials::{Credentials, Identity};
-use self::session::{LoginChanged, ReadError, Session};
-use self::settings::{Ca, Reference, Served, Settings};
+use self::login::{Login, LoginChanged, LoginError};
+use self::scope::Reference;
+use self::session::{ReadError, Session};
+use self::settings::{Ca, Served, Settings};
 use crate::api::store::{SecretStoreSpec, StoreKey};
+use crate::secret::SecretBytes;
 use crate::telemetry::metrics::Metrics;
 use crate::vault::error::VaultError;
 use crate::vault::kv::{Kv, KvAnswer, Question, SecretPath};
@@ -171,7 +177,7 @@ impl Stores {
         let entry = self.resolve(key, uid, generation, spec);
         let old = entries.insert(key.clone(), entry);
         drop(entries);
-        Self::close_later(old);
+        Self::close_store_later(old);
         true
     }
 
@@ -203,18 +209,12 @@ impl Stores {
     /// Takes note that a store is gone; its tokens are revoked.
     pub fn forget(&self, key: &StoreKey) {
         let old = self.entries().remove(key);
-        Self::close_later(old);
+        Self::close_store_later(old);
     }
 
-    /// Tokens of a store that is gone or changed end at once (promise 4), without making anybody wait.
-    fn close_later(entry: Option<Entry>) {
+    fn close_store_later(entry: Option<Entry>) {
         if let Some(Entry::Served { store, .. }) = entry {
-            let sessions = store.sessions();
-            tokio::spawn(async move {
-                for session in sessions {
-                    session.close().await;
-                }
-            });
+            close_later(store.sessions());
         }
     }
 
@@ -249,7 +249,7 @@ impl Stores {
         if let Err(down) = connection.validate().await {
             return Verdict::Outage { url, down };
         }
-        if store.settings.is_referent() {
+        if store.settings.auth.is_referent() {
             return Verdict::Ready;
         }
         let session = match self.session(store, Identity { referent: None }) {
@@ -257,20 +257,20 @@ impl Stores {
             Err(error) => return invalid(error),
         };
         if afresh {
-            session.forget_refusal().await;
+            session.login().forget_refusal().await;
         }
-        match session.log_in().await {
+        session.login().refresh_given().await;
+        match session.login().ensure().await {
             Ok(()) => Verdict::Ready,
-            Err(ReadError::Outage(down)) => Verdict::Outage { url, down },
-            Err(ReadError::Login(message) | ReadError::Denied(message)) => Verdict::NotReady {
+            Err(LoginError::Outage(down)) => Verdict::Outage { url, down },
+            Err(LoginError::Refused(message)) => Verdict::NotReady {
                 reason: "VaultDenied",
                 message,
             },
-            Err(ReadError::Vault(error @ VaultError::RateLimited { .. })) => Verdict::NotReady {
+            Err(LoginError::RateLimited) => Verdict::NotReady {
                 reason: "VaultRateLimited",
-                message: format!("{error}; it is asked again as it says"),
+                message: "Vault limits the rate of requests (HTTP 429); it is asked again as it says".into(),
             },
-            Err(ReadError::Vault(error)) => invalid(error.to_string()),
         }
     }
 
@@ -284,11 +284,26 @@ impl Stores {
             Ca::Secret(key) => Some(self.credentials.secret(key, &none).await?.expose().to_vec()),
             Ca::ConfigMap(key) => Some(self.credentials.config_map(key).await?.into_bytes()),
         };
+        let client_pem = match &settings.client_certificate {
+            None => None,
+            Some(shown) => {
+                let mut pem = self
+                    .credentials
+                    .secret(&shown.certificate, &none)
+                    .await?
+                    .expose()
+                    .to_vec();
+                pem.push(b'\n');
+                pem.extend_from_slice(self.credentials.secret(&shown.key, &none).await?.expose());
+                Some(SecretBytes::new(pem))
+            }
+        };
         let server = Server {
             url: settings.url.clone(),
             namespace: settings.namespace.clone(),
             headers: settings.headers.clone(),
             ca_pem,
+            client_pem,
         };
         let connection = self.shared_connection(server).map_err(|e| e.to_string())?;
         let mut live = store.live();
@@ -297,7 +312,7 @@ impl Stores {
             .as_ref()
             .is_none_or(|old| !Arc::ptr_eq(old, &connection))
         {
-            live.sessions.clear();
+            close_later(std::mem::take(&mut live.sessions).into_values().collect());
             live.connection = Some(connection.clone());
         }
         Ok(connection)
@@ -366,7 +381,7 @@ impl Stores {
         path: SecretPath,
         question: Question,
     ) -> Result<KvAnswer, ReadError> {
-        let referent = store.settings.is_referent().then(|| namespace.to_string());
+        let referent = store.settings.auth.is_referent().then(|| namespace.to_string());
         let session = self
             .session(store, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
@@ -388,14 +403,15 @@ impl Stores {
                 store.key
             ));
         }
-        let session = Session::new(
+        let login = Login::new(
             self.sessions.fetch_add(1, Ordering::Relaxed),
-            connection,
+            connection.clone(),
             store.settings.clone(),
             identity.clone(),
             self.credentials.clone(),
             self.logins.clone(),
         );
+        let session = Session::new(connection, login);
         live.sessions.insert(identity, session.clone());
         Ok(session)
     }
@@ -413,24 +429,22 @@ impl Stores {
     /// their time has come. Call it about once a second.
     pub async fn keep_sessions(&self) {
         for session in self.sessions() {
-            if session
-                .renewal_due()
-                .await
-                .is_some_and(|due| due <= Instant::now())
-                && let Err(error) = session.renew().await
+            let login = session.login();
+            if login.renewal_due().await.is_some_and(|due| due <= Instant::now())
+                && let Err(error) = login.renew().await
             {
-                tracing::debug!(?error, "token not renewed; the next read logs in");
+                tracing::debug!(?error, "token not renewed; it is tried again");
             }
-            if session.refusal_over().await {
+            if login.refusal_over().await {
                 // Success is told through the same channel as any change of a login.
-                let _ = session.log_in().await;
+                let _ = login.ensure().await;
             }
         }
     }
 
     /// Revokes every token that a login of ours obtained. For shutdown.
     pub async fn close(&self) {
-        futures::future::join_all(self.sessions().iter().map(|session| session.close())).await;
+        futures::future::join_all(self.sessions().iter().map(|session| session.login().close())).await;
     }
 }
 
@@ -491,10 +505,22 @@ impl Store {
     }
 
     fn has_session(&self, id: u64) -> bool {
-        self.live().sessions.values().any(|session| session.id() == id)
+        self.live()
+            .sessions
+            .values()
+            .any(|session| session.login().id() == id)
     }
 
     fn sessions(&self) -> Vec<Arc<Session>> {
         self.live().sessions.values().cloned().collect()
     }
+}
+
+/// Tokens that nobody uses any more end at once (promise 4), without making anybody wait.
+fn close_later(sessions: Vec<Arc<Session>>) {
+    tokio::spawn(async move {
+        for session in sessions {
+            session.login().close().await;
+        }
+    });
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
-use vaultrs::api::token::requests::{RenewTokenSelfRequest, RevokeTokenSelfRequest};
+use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
 use zeroize::Zeroizing;
 
 use super::error::VaultError;
@@ -23,20 +22,21 @@ pub struct Lease {
     /// Whether we obtained it by a login and it can be revoked: a batch token cannot, and one that
     /// was given to us is not ours to revoke.
     pub revocable: bool,
+    /// How many requests it serves; `None` means without limit.
+    pub uses: Option<u64>,
 }
 
 impl Lease {
-    /// A token that was given to us: used as it is, never renewed, never revoked.
-    ///
-    /// # Errors
-    /// If the token cannot be used.
-    pub fn given(token: &SecretBytes) -> Result<Self, VaultError> {
-        Ok(Self {
-            token: Token::new(token)?,
+    /// A token that was given to us and of which nothing is known: used as it is.
+    #[must_use]
+    pub fn given(token: Token) -> Self {
+        Self {
+            token,
             ttl: None,
             renewable: false,
             revocable: false,
-        })
+            uses: None,
+        }
     }
 }
 
@@ -55,6 +55,22 @@ struct Auth {
     renewable: bool,
     #[serde(default)]
     token_type: String,
+    #[serde(default)]
+    num_uses: u64,
+}
+
+/// Only what is needed of an answer to a look at a token.
+#[derive(Deserialize)]
+struct LookUpAnswer {
+    data: LookedUp,
+}
+
+#[derive(Deserialize)]
+struct LookedUp {
+    #[serde(default)]
+    ttl: u64,
+    #[serde(default)]
+    renewable: bool,
 }
 
 fn lease(body: &[u8]) -> Result<Lease, VaultError> {
@@ -64,35 +80,53 @@ fn lease(body: &[u8]) -> Result<Lease, VaultError> {
     let auth = answer.auth.ok_or(VaultError::BadAnswer(
         "Vault's answer to the login holds no token",
     ))?;
+    let uses = (auth.num_uses > 0).then_some(auth.num_uses);
     Ok(Lease {
         token: Token::new(&SecretBytes::from(auth.client_token.as_str()))?,
         ttl: (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration)),
-        renewable: auth.renewable,
+        // A renewal is a use: what has few of them is better spent on reads.
+        renewable: auth.renewable && uses.is_none(),
         revocable: auth.token_type != "batch",
+        uses,
     })
 }
 
-/// Logs in by the Kubernetes auth method.
+/// Sends a login.
 ///
 /// # Errors
-/// What Vault answered; 403 and 400 are faults of role, ServiceAccount or audience.
-pub async fn login_kubernetes(
+/// What Vault answered; 403 and 400 are faults of the proof or of the role.
+pub async fn log_in(
     transport: &Transport,
     namespace: Option<String>,
-    mount: &str,
-    role: &str,
-    jwt: &SecretBytes,
+    login: Call,
 ) -> Result<Lease, VaultError> {
-    let jwt = std::str::from_utf8(jwt.expose().trim_ascii())
-        .map_err(|_| VaultError::BadRequest("the ServiceAccount token is not text".into()))?;
-    let request = LoginWithKubernetesRequest::builder()
-        .mount(mount.trim_matches('/'))
-        .role(role)
-        .jwt(jwt)
-        .build()
-        .map_err(|_| VaultError::BadRequest("the login is incomplete".into()))?;
-    let reply = transport.send(Call::new(&request)?.namespace(namespace)).await?;
+    let reply = transport.send(login.namespace(namespace)).await?;
     lease(&reply.success()?)
+}
+
+/// Asks what is known of a token that was given to us.
+///
+/// # Errors
+/// What Vault answered; 403 with 'invalid token' if it lives no more.
+pub async fn look_up(
+    transport: &Transport,
+    namespace: Option<String>,
+    token: &Token,
+) -> Result<Lease, VaultError> {
+    let request = LookupTokenSelfRequest::builder()
+        .build()
+        .map_err(|_| VaultError::BadRequest("the look at the token is incomplete".into()))?;
+    let reply = transport
+        .send(Call::new(&request)?.token(token).namespace(namespace))
+        .await?;
+    let answer: LookUpAnswer = serde_json::from_slice(&reply.success()?).map_err(|_| {
+        VaultError::BadAnswer("Vault's answer to the look at the token is not of the known form")
+    })?;
+    Ok(Lease {
+        ttl: (answer.data.ttl > 0).then(|| Duration::from_secs(answer.data.ttl)),
+        renewable: answer.data.renewable,
+        ..Lease::given(token.clone())
+    })
 }
 
 /// Renews a token; the life that comes back may be capped.
@@ -145,6 +179,13 @@ mod tests {
         let root =
             lease(br#"{"auth":{"client_token":"s","lease_duration":0,"token_type":"service"}}"#).unwrap();
         assert!(root.revocable && root.ttl.is_none());
+    }
+
+    #[test]
+    fn a_token_with_few_uses_spends_none_on_renewals() {
+        let body = br#"{"auth":{"client_token":"s","lease_duration":60,"renewable":true,"num_uses":10}}"#;
+        let lease = lease(body).unwrap();
+        assert!(!lease.renewable && lease.uses == Some(10));
     }
 
     #[test]

@@ -90,6 +90,9 @@ const KNOWN_PHRASES: &[&str] = &[
     "claim \"iss\" is invalid",
     "token is expired",
     "missing client token",
+    // A dead token is told by this beside 'permission denied'.
+    "invalid token",
+    "bad token",
     "permission denied",
     "Vault is sealed",
     "local node not active but active cluster node not found",
@@ -98,8 +101,6 @@ const KNOWN_PHRASES: &[&str] = &[
     "unsupported operation",
     "rate limit quota exceeded",
     "lease count quota exceeded",
-    "bad token",
-    "invalid token",
     "token not renewable",
     "lease is not renewable",
 ];
@@ -178,6 +179,18 @@ impl VaultError {
             (301 | 302 | 307 | 308, _) => Self::Redirected,
             _ => Self::Status { status, phrase },
         }
+    }
+
+    /// Whether Vault says that the token lives no more. Vaults before 1.12 do not say it: there a dead token looks
+    /// like one without a policy.
+    #[must_use]
+    pub fn is_dead_token(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied {
+                phrase: Some("invalid token" | "bad token")
+            }
+        )
     }
 
     /// Whether the server itself may be at fault, so that it is worth asking for its health.

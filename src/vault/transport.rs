@@ -29,6 +29,8 @@ pub struct Server {
     pub headers: Vec<(String, String)>,
     /// PEM certificates that replace the system's roots.
     pub ca_pem: Option<Vec<u8>>,
+    /// PEM of the certificate that is shown to the server, and of its key.
+    pub client_pem: Option<SecretBytes>,
 }
 
 /// A Vault token, as the header that carries it.
@@ -53,6 +55,7 @@ impl Token {
 }
 
 /// One request, complete but for the server.
+#[derive(Clone)]
 pub struct Call {
     request: http::Request<Vec<u8>>,
     token: Option<Token>,
@@ -60,6 +63,7 @@ pub struct Call {
 }
 
 /// Which namespace a request is for.
+#[derive(Clone)]
 enum Namespace {
     /// That of the server's settings.
     Servers,
@@ -194,6 +198,12 @@ impl Transport {
                 ));
             }
             builder = builder.tls_certs_only(certificates);
+        }
+        if let Some(pem) = &server.client_pem {
+            let identity = reqwest::Identity::from_pem(pem.expose()).map_err(|_| {
+                VaultError::BadRequest("the client certificate or its key is not valid PEM".into())
+            })?;
+            builder = builder.identity(identity);
         }
         let http = builder
             .build()
@@ -341,6 +351,7 @@ mod tests {
             namespace: None,
             headers: vec![],
             ca_pem: None,
+            client_pem: None,
         };
         Transport::new(&server, Connections::Pooled)
     }

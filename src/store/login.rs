@@ -1,0 +1,442 @@
+//! The token of one identity: obtained once, renewed, replaced when it dies, revoked at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::time::Instant;
+
+use super::auth::Proof;
+use super::connection::{CallError, Connection, Down};
+use super::credentials::{Credentials, Identity};
+use super::settings::Settings;
+use crate::vault::auth::{self, Lease};
+use crate::vault::error::VaultError;
+use crate::vault::transport::{Call, Token, Transport};
+
+/// A refused login is tried again after this long, doubling up to [`DENIED_MAX`].
+const DENIED_FIRST: Duration = Duration::from_secs(30);
+const DENIED_MAX: Duration = Duration::from_secs(300);
+/// Between logins that a 403 asked for: one path without a policy must not become a stream of logins.
+const RELOGIN_FIRST: Duration = Duration::from_secs(2);
+const RELOGIN_MAX: Duration = Duration::from_secs(60);
+/// A renewal that an outage or a rate limit prevented is tried again after this long.
+const RENEW_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why there is no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginError {
+    /// The server is out of service: wait for it.
+    Outage(Down),
+    /// The identity cannot log in. The text says what Vault answered to which role.
+    Refused(String),
+    /// The server limits the rate of requests.
+    RateLimited,
+}
+
+/// What sessions tell those who look after stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginChanged {
+    /// Which session.
+    pub session: u64,
+}
+
+/// The token's state.
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    /// Counts logins, so that one dead token is replaced once however many readers saw it die.
+    serial: u64,
+    denied: Option<Denied>,
+    relogin_at: Option<Instant>,
+    relogin_pause: Duration,
+}
+
+struct Held {
+    lease: Lease,
+    ends: Option<Instant>,
+    /// When to renew or replace it, at two thirds of its life; `None` if nothing is left to try.
+    renew_at: Option<Instant>,
+}
+
+#[derive(Clone)]
+struct Denied {
+    message: String,
+    retry: Instant,
+    pause: Duration,
+}
+
+impl Held {
+    fn new(lease: Lease) -> Self {
+        let now = Instant::now();
+        Self {
+            ends: lease.ttl.map(|ttl| now + ttl),
+            renew_at: lease.ttl.map(|ttl| now + ttl.mul_f64(2.0 / 3.0)),
+            lease,
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.ends.is_none_or(|ends| ends > Instant::now()) && self.lease.uses != Some(0)
+    }
+}
+
+/// The token of one identity at one server.
+pub struct Login {
+    id: u64,
+    connection: Arc<Connection>,
+    settings: Arc<Settings>,
+    identity: Identity,
+    credentials: Arc<dyn Credentials>,
+    state: AsyncMutex<State>,
+    changes: mpsc::UnboundedSender<LoginChanged>,
+}
+
+impl Login {
+    /// An identity that has not logged in yet; `id` names it to those who listen for changes.
+    #[must_use]
+    pub fn new(
+        id: u64,
+        connection: Arc<Connection>,
+        settings: Arc<Settings>,
+        identity: Identity,
+        credentials: Arc<dyn Credentials>,
+        changes: mpsc::UnboundedSender<LoginChanged>,
+    ) -> Self {
+        Self {
+            id,
+            connection,
+            settings,
+            identity,
+            credentials,
+            state: AsyncMutex::default(),
+            changes,
+        }
+    }
+
+    /// Number of this session.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whom Vault takes it for, for messages.
+    #[must_use]
+    pub fn whom(&self) -> String {
+        self.settings.auth.method().whom()
+    }
+
+    /// Logs in if there is no living token; all who ask meanwhile share one login.
+    ///
+    /// # Errors
+    /// See [`LoginError`]. A refusal is remembered and answered from memory until it is time to try again.
+    pub async fn ensure(&self) -> Result<(), LoginError> {
+        let mut state = self.state.lock().await;
+        self.ensured(&mut state).await.map(|_| ())
+    }
+
+    /// The token for one request, and its number.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub async fn token(&self) -> Result<(Token, u64), LoginError> {
+        let mut state = self.state.lock().await;
+        let token = spend(self.ensured(&mut state).await?);
+        Ok((token, state.serial))
+    }
+
+    async fn ensured<'a>(&self, state: &'a mut State) -> Result<&'a mut Held, LoginError> {
+        let held = match state.held.take().filter(Held::is_alive) {
+            Some(living) => living,
+            None => self.taken(state).await?,
+        };
+        Ok(state.held.insert(held))
+    }
+
+    /// A new token, unless a refusal is still remembered.
+    async fn taken(&self, state: &mut State) -> Result<Held, LoginError> {
+        if let Some(denied) = &state.denied
+            && denied.retry > Instant::now()
+        {
+            return Err(LoginError::Refused(denied.message.clone()));
+        }
+        match self.obtain().await {
+            Ok(lease) => Ok(self.note(state, lease)),
+            Err(LoginError::Refused(message)) => Err(self.deny(state, message)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Forgets a refused login, because something it depends on changed.
+    pub async fn forget_refusal(&self) {
+        self.state.lock().await.denied = None;
+    }
+
+    /// Whether a refused login may be tried again now.
+    pub async fn refusal_over(&self) -> bool {
+        let state = self.state.lock().await;
+        let denied = state.denied.as_ref();
+        denied.is_some_and(|denied| denied.retry <= Instant::now())
+    }
+
+    /// Takes note of a new token.
+    fn note(&self, state: &mut State, lease: Lease) -> Held {
+        state.serial += 1;
+        if state.denied.take().is_some() {
+            self.tell();
+        }
+        Held::new(lease)
+    }
+
+    /// Takes a new token; the old one comes back.
+    fn replace(&self, state: &mut State, lease: Lease) -> Option<Held> {
+        let held = self.note(state, lease);
+        state.held.replace(held)
+    }
+
+    fn deny(&self, state: &mut State, message: String) -> LoginError {
+        let pause = state
+            .denied
+            .as_ref()
+            .map_or(DENIED_FIRST, |denied| (denied.pause * 2).min(DENIED_MAX));
+        let first = state.denied.is_none();
+        state.denied = Some(Denied {
+            message: message.clone(),
+            retry: Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)),
+            pause,
+        });
+        state.held = None;
+        if first {
+            self.tell();
+        }
+        LoginError::Refused(message)
+    }
+
+    fn tell(&self) {
+        // Nobody listens during shutdown; then nobody needs to know.
+        let _ = self.changes.send(LoginChanged { session: self.id });
+    }
+
+    async fn obtain(&self) -> Result<Lease, LoginError> {
+        let method = self.settings.auth.method();
+        let proof = method
+            .proof(self.credentials.as_ref(), &self.identity)
+            .await
+            .map_err(LoginError::Refused)?;
+        match proof {
+            Proof::Token(secret) => {
+                let token = Token::new(&secret)
+                    .map_err(|error| LoginError::Refused(format!("{error}; see {}", method.whom())))?;
+                self.look_up(token).await
+            }
+            Proof::Login { call, whose } => self.log_in(call, &whose).await,
+        }
+    }
+
+    async fn log_in(&self, call: Call, whose: &str) -> Result<Lease, LoginError> {
+        let log_in = |transport: Arc<Transport>| {
+            let (namespace, call) = (self.settings.auth_namespace.clone(), call.clone());
+            async move { auth::log_in(&transport, namespace, call).await }
+        };
+        let answer = self.connection.call("login", log_in).await;
+        answer.map_err(|error| match error {
+            CallError::Outage(down) => LoginError::Outage(down),
+            CallError::Vault(VaultError::RateLimited { .. }) => LoginError::RateLimited,
+            CallError::Vault(error) => {
+                LoginError::Refused(self.settings.auth.refusal(self.connection.url(), &error, whose))
+            }
+        })
+    }
+
+    /// A given token costs one look at it where another costs a login: it tells a dead token from one
+    /// without a policy, and when it must be renewed. A token that may not look at itself is taken as it is.
+    async fn look_up(&self, token: Token) -> Result<Lease, LoginError> {
+        match self.looked_up(&token).await {
+            Ok(lease) => Ok(lease),
+            Err(CallError::Outage(down)) => Err(LoginError::Outage(down)),
+            Err(CallError::Vault(VaultError::RateLimited { .. })) => Err(LoginError::RateLimited),
+            Err(CallError::Vault(error)) if error.is_dead_token() => Err(LoginError::Refused(format!(
+                "Vault {} does not know {}: it has expired, was revoked, or is of another Vault or namespace; {}",
+                self.connection.url(),
+                self.whom(),
+                self.settings.auth.method().advice(),
+            ))),
+            Err(CallError::Vault(_)) => Ok(Lease::given(token)),
+        }
+    }
+
+    async fn looked_up(&self, token: &Token) -> Result<Lease, CallError> {
+        let look_up = |transport: Arc<Transport>| {
+            let (namespace, token) = (self.settings.auth_namespace.clone(), token.clone());
+            async move { auth::look_up(&transport, namespace, &token).await }
+        };
+        self.connection.call("lookup", look_up).await
+    }
+
+    /// The token to retry with after a 403: a newer one that somebody else obtained meanwhile, or one of a new
+    /// login; `None` if the last such login is too recent, or there is no better token to be had.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub async fn after_403(&self, seen: u64, answer: &VaultError) -> Result<Option<Token>, LoginError> {
+        let mut state = self.state.lock().await;
+        let mut old = None;
+        if state.serial == seen {
+            let pause = state.relogin_pause;
+            if state.relogin_at.is_some_and(|at| at.elapsed() < pause) {
+                return Ok(None);
+            }
+            state.relogin_at = Some(Instant::now());
+            state.relogin_pause = (pause * 2).clamp(RELOGIN_FIRST, RELOGIN_MAX);
+            match self.obtain().await {
+                Ok(lease) if self.settings.auth.is_given() && state.holds(&lease.token) => return Ok(None),
+                Ok(lease) => old = self.replace(&mut state, lease),
+                Err(LoginError::Refused(message)) => {
+                    // A secret ID may be used up while the token that it gave lives: that is kept.
+                    if !answer.is_dead_token() && self.is_living(&state).await {
+                        tracing::warn!(message, "no new login after a 403; the token is kept");
+                        return Ok(None);
+                    }
+                    return Err(self.deny(&mut state, message));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        let token = spend(self.ensured(&mut state).await?);
+        drop(state);
+        if let Some(old) = old {
+            // It may live, without the policies that the new one has.
+            self.revoke(&old.lease).await;
+        }
+        Ok(Some(token))
+    }
+
+    /// Whether the held token lives, as Vault says.
+    async fn is_living(&self, state: &State) -> bool {
+        match &state.held {
+            Some(held) => self.looked_up(&held.lease.token).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Takes note that a new login helped: the next dead token deserves one at once.
+    pub async fn helped(&self) {
+        self.state.lock().await.relogin_pause = Duration::ZERO;
+    }
+
+    /// Looks whether the Secret of a given token holds another one now.
+    pub async fn refresh_given(&self) {
+        if !self.settings.auth.is_given() {
+            return;
+        }
+        let mut state = self.state.lock().await;
+        let method = self.settings.auth.method();
+        let proof = method.proof(self.credentials.as_ref(), &self.identity).await;
+        let same = match proof {
+            Ok(Proof::Token(secret)) => Token::new(&secret).is_ok_and(|token| state.holds(&token)),
+            _ => false,
+        };
+        if !same {
+            state.held = None;
+        }
+    }
+
+    /// When the token must be renewed: at two thirds of its life.
+    pub async fn renewal_due(&self) -> Option<Instant> {
+        self.state.lock().await.held.as_ref()?.renew_at
+    }
+
+    /// Renews the token, or replaces it when renewal is refused or brings less than half of its life. A token
+    /// that can be neither renewed nor replaced is used to its end.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`].
+    pub async fn renew(&self) -> Result<(), LoginError> {
+        let mut state = self.state.lock().await;
+        let Some(held) = &mut state.held else {
+            return Ok(());
+        };
+        held.renew_at = Some(Instant::now() + RENEW_AGAIN);
+        if held.lease.renewable && self.renewed(held).await? {
+            return Ok(());
+        }
+        if self.settings.auth.is_given() {
+            held.renew_at = None;
+            return Ok(());
+        }
+        match self.obtain().await {
+            Ok(lease) => {
+                let old = self.replace(&mut state, lease);
+                drop(state);
+                if let Some(old) = old {
+                    self.revoke(&old.lease).await;
+                }
+                Ok(())
+            }
+            Err(LoginError::Refused(message)) => {
+                held.renew_at = Some(Instant::now() + DENIED_FIRST);
+                tracing::warn!(
+                    message,
+                    "no new login while the token still lives; it is used to its end"
+                );
+                Ok(())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether a renewal brought a life worth having.
+    async fn renewed(&self, held: &mut Held) -> Result<bool, LoginError> {
+        let renew = |transport: Arc<Transport>| {
+            let (namespace, token) = (self.settings.auth_namespace.clone(), held.lease.token.clone());
+            async move { auth::renew(&transport, namespace, &token).await }
+        };
+        match self.connection.call("renew", renew).await {
+            Ok(lease) if lease.ttl >= held.lease.ttl.map(|ttl| ttl / 2) => {
+                let revocable = held.lease.revocable;
+                *held = Held::new(Lease { revocable, ..lease });
+                Ok(true)
+            }
+            Err(CallError::Outage(down)) => Err(LoginError::Outage(down)),
+            Err(CallError::Vault(VaultError::RateLimited { .. })) => Err(LoginError::RateLimited),
+            // Capped by its maximum, or refused: log in anew while the old one still lives.
+            Ok(_) | Err(CallError::Vault(_)) => Ok(false),
+        }
+    }
+
+    /// Revokes the token, if a login of ours obtained it. For shutdown, and for stores that are gone.
+    pub async fn close(&self) {
+        let held = self.state.lock().await.held.take();
+        if let Some(held) = held {
+            self.revoke(&held.lease).await;
+        }
+    }
+
+    async fn revoke(&self, lease: &Lease) {
+        if !lease.revocable || lease.uses == Some(0) {
+            return;
+        }
+        let revoke = |transport: Arc<Transport>| {
+            let (namespace, token) = (self.settings.auth_namespace.clone(), lease.token.clone());
+            async move { auth::revoke(&transport, namespace, &token).await }
+        };
+        if let Err(error) = self.connection.call("revoke", revoke).await {
+            let server = self.connection.url();
+            tracing::debug!(server, ?error, "token not revoked; it ends with its life");
+        }
+    }
+}
+
+impl State {
+    fn holds(&self, token: &Token) -> bool {
+        self.held.as_ref().is_some_and(|held| held.lease.token == *token)
+    }
+}
+
+/// The token, for one of its uses.
+fn spend(held: &mut Held) -> Token {
+    if let Some(uses) = &mut held.lease.uses {
+        *uses = uses.saturating_sub(1);
+    }
+    held.lease.token.clone()
+}
