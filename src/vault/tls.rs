@@ -85,3 +85,116 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, VaultError> {
 fn bad(message: String) -> VaultError {
     VaultError::BadRequest(message)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use keyferry_testbed::pki::{Authority, Pair};
+    use p256::pkcs8::DecodePrivateKey as _;
+    use rsa::pkcs1::EncodeRsaPrivateKey as _;
+    use rsa::pkcs8::EncodePrivateKey as _;
+
+    fn why<T>(result: Result<T, VaultError>) -> String {
+        result.err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    fn joined(parts: &[&str]) -> SecretBytes {
+        SecretBytes::from(parts.join("\n").as_str())
+    }
+
+    fn pair() -> Pair {
+        Authority::new("ca").unwrap().client("c", None).unwrap()
+    }
+
+    #[test]
+    fn a_bundle_may_hold_several_certificates_with_text_and_windows_line_ends_between_them() {
+        let (one, two) = (
+            Authority::new("one").unwrap().pem,
+            Authority::new("two").unwrap().pem,
+        );
+        let bundle = format!("# the old one\n{one}\nsubject=two\n\n{two}# end");
+        assert_eq!(roots(bundle.as_bytes()).unwrap().len(), 2);
+        assert_eq!(roots(bundle.replace('\n', "\r\n").as_bytes()).unwrap().len(), 2);
+        assert_eq!(roots(one.trim_end().as_bytes()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_bundle_without_a_usable_certificate_is_refused_and_one_odd_certificate_is_left_out() {
+        let good = Authority::new("ca").unwrap().pem;
+        let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(roots(format!("{odd}{good}").as_bytes()).unwrap().len(), 1);
+        let cut = good.replace("-----END CERTIFICATE-----", "");
+        for (pem, said) in [
+            ("", "holds no PEM certificate"),
+            ("hello", "holds no PEM certificate"),
+            (pair().key.as_str(), "holds no PEM certificate"),
+            (odd, "holds no valid X.509 certificate"),
+            (cut.as_str(), "is broken PEM at its certificate 1"),
+            (
+                "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n",
+                "is broken PEM at its certificate 1",
+            ),
+        ] {
+            let error = why(roots(pem.as_bytes()));
+            assert!(
+                error.contains(said) && error.contains("caBundle or caProvider"),
+                "{pem}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_every_form_are_taken_with_the_certificates_in_any_order() {
+        let pair = pair();
+        assert_eq!(why(identity(&joined(&[&pair.certificate, &pair.key]))), "");
+        assert_eq!(why(identity(&joined(&[&pair.key, &pair.certificate]))), "");
+        let sec1 = p256::SecretKey::from_pkcs8_pem(&pair.key).unwrap();
+        let sec1 = base64::prelude::BASE64_STANDARD.encode(sec1.to_sec1_der().unwrap());
+        let sec1 = format!("-----BEGIN EC PRIVATE KEY-----\n{sec1}\n-----END EC PRIVATE KEY-----\n");
+        // As 'openssl ecparam -genkey' writes it.
+        let curve = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        assert_eq!(why(identity(&joined(&[&pair.certificate, curve, &sec1]))), "");
+
+        let key = rsa::PrivateKey::new(&mut rand::rng(), 2048).unwrap();
+        let pkcs8 = key.to_pkcs8_pem(Default::default()).unwrap();
+        let certificate = Authority::new("ca").unwrap().client_of_key("c", &pkcs8).unwrap();
+        let pkcs1 = key.to_pkcs1_pem(Default::default()).unwrap();
+        assert!(pkcs1.contains("BEGIN RSA PRIVATE KEY"));
+        for key in [&pkcs8, &pkcs1] {
+            assert_eq!(why(identity(&joined(&[&certificate, key]))), "");
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_that_cannot_be_shown_is_refused_by_name_and_never_quoted() {
+        let (pair, other) = (pair(), pair());
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let public = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+        let no_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let cut = pair.key.replace("-----END PRIVATE KEY-----", "");
+        for (parts, said) in [
+            ([pair.key.as_str(), ""], "holds no PEM certificate"),
+            ([&pair.certificate, ""], "holds no PEM private key"),
+            ([&pair.certificate, "canary"], "holds no PEM private key"),
+            (
+                [&pair.certificate, encrypted],
+                "is encrypted; store it without a passphrase",
+            ),
+            ([&pair.certificate, &other.key], "does not belong to it"),
+            ([&pair.certificate, no_key], "of a kind that TLS does not know"),
+            ([&pair.certificate, &cut], "is broken PEM"),
+            (
+                [&format!("{}{public}", pair.certificate), &pair.key],
+                "has other PEM beside it",
+            ),
+        ] {
+            let error = why(identity(&joined(&parts)));
+            assert!(
+                error.contains(said) && !error.contains("canary"),
+                "{said}: {error}"
+            );
+        }
+    }
+}

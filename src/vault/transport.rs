@@ -138,6 +138,13 @@ impl Call {
         self
     }
 
+    /// The URL of the request at a server of this base URL.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn url(&self, base: &str) -> String {
+        url_of(&Url::parse(base).unwrap(), self.request.uri()).to_string()
+    }
+
     /// Outside of every namespace.
     #[must_use]
     pub fn without_namespace(mut self) -> Self {
@@ -273,7 +280,7 @@ impl Transport {
         }
         let request = self
             .http
-            .request(parts.method, self.url_of(&parts.uri))
+            .request(parts.method, url_of(&self.base, &parts.uri))
             .headers(headers)
             .body(body);
         let response = request
@@ -283,24 +290,24 @@ impl Transport {
         self.states.remember(consistency, response.headers());
         read(response).await
     }
+}
 
-    /// The server's base with the path of a request: `/prefix` + `/v1/…`. Empty segments vanish, as
-    /// they do in Vault's own client, so that keys with a leading slash work.
-    fn url_of(&self, uri: &http::Uri) -> Url {
-        let mut url = self.base.clone();
-        let path: Vec<&str> = uri
-            .path()
-            .split('/')
-            .filter(|segment| !segment.is_empty())
-            .collect();
-        url.set_path(&format!(
-            "{}/{}",
-            self.base.path().trim_end_matches('/'),
-            path.join("/")
-        ));
-        url.set_query(uri.query().filter(|query| !query.is_empty()));
-        url
-    }
+/// The server's base with the path of a request: `/prefix` + `/v1/…`. Empty segments vanish, as
+/// they do in Vault's own client, so that keys with a leading slash work.
+fn url_of(base: &Url, uri: &http::Uri) -> Url {
+    let mut url = base.clone();
+    let path: Vec<&str> = uri
+        .path()
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    url.set_path(&format!(
+        "{}/{}",
+        base.path().trim_end_matches('/'),
+        path.join("/")
+    ));
+    url.set_query(uri.query().filter(|query| !query.is_empty()));
+    url
 }
 
 async fn read(mut response: reqwest::Response) -> Result<Reply, VaultError> {
@@ -393,88 +400,4 @@ fn same_origin_once() -> redirect::Policy {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretRequest};
-    use vaultrs::api::token::requests::RenewTokenSelfRequest;
-
-    fn transport(url: &str) -> Result<Transport, VaultError> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let server = Server {
-            url: url.into(),
-            namespace: None,
-            headers: vec![],
-            ca_pem: None,
-            client_pem: None,
-            consistency: Consistency::Eventual,
-        };
-        Transport::new(&server, Connections::Pooled, Arc::default())
-    }
-
-    fn url_for(base: &str, mount: &str, path: &str) -> String {
-        let request = ReadSecretRequest::builder()
-            .mount(mount)
-            .path(path)
-            .build()
-            .unwrap();
-        transport(base)
-            .unwrap()
-            .url_of(Call::new(&request).unwrap().request.uri())
-            .to_string()
-    }
-
-    #[test]
-    fn a_base_url_with_a_path_keeps_it_in_front() {
-        assert_eq!(
-            url_for("http://h:1/vault/", "secret", "a"),
-            "http://h:1/vault/v1/secret/data/a"
-        );
-    }
-
-    #[test]
-    fn keys_are_escaped_as_path_segments() {
-        assert_eq!(
-            url_for("http://h:1", "secret", "/a b/50%/é?#"),
-            "http://h:1/v1/secret/data/a%20b/50%25/%C3%A9%3F%23"
-        );
-    }
-
-    #[test]
-    fn a_folder_is_listed_with_a_method_that_every_proxy_knows() {
-        let request = ListSecretsRequest::builder()
-            .mount("secret")
-            .path("a b?")
-            .build()
-            .unwrap();
-        let call = Call::new(&request).unwrap().as_list().unwrap();
-        assert_eq!(call.request.method(), http::Method::GET);
-        assert_eq!(
-            transport("http://h:1")
-                .unwrap()
-                .url_of(call.request.uri())
-                .as_str(),
-            "http://h:1/v1/secret/metadata/a%20b%3F?list=true"
-        );
-    }
-
-    #[test]
-    fn the_path_of_a_renewal_has_no_stray_characters() {
-        let call = Call::new(&RenewTokenSelfRequest::builder().build().unwrap()).unwrap();
-        let url = transport("http://h:1").unwrap().url_of(call.request.uri());
-        assert_eq!(url.as_str(), "http://h:1/v1/auth/token/renew-self");
-    }
-
-    #[test]
-    fn a_token_with_a_trailing_newline_is_trimmed_and_one_with_a_newline_inside_is_refused() {
-        assert!(Token::new(&"hvs.abc\n".into()).is_ok());
-        assert!(Token::new(&"hvs.\nabc".into()).is_err());
-        assert!(Token::new(&" \n".into()).is_err());
-    }
-
-    #[test]
-    fn a_server_that_is_no_url_is_refused_with_an_example() {
-        let error = transport("vault:8200/x y").err().unwrap().to_string();
-        assert!(error.contains("must begin with http://"), "{error}");
-    }
-}
+mod tests;
