@@ -237,27 +237,36 @@ impl Transport {
     /// Sends one request; again if a node of the cluster is behind (412), for less than two seconds.
     ///
     /// # Errors
-    /// [`VaultError::Unreachable`] if no answer came, [`VaultError::BadAnswer`] if it is too large or the node
-    /// stays behind. Any other status is an `Ok`.
+    /// [`VaultError::Unreachable`] if no answer came, [`VaultError::BadAnswer`] if it is too large. Any
+    /// status is an `Ok`, also a 412 that stays.
     pub async fn send(&self, call: Call) -> Result<Reply, VaultError> {
         for pause in BEHIND_PAUSES {
-            let reply = self.send_once(call.clone()).await?;
+            let reply = self.send_once(&call).await?;
             if reply.status != 412 {
                 return Ok(reply);
             }
             sleep(Duration::from_millis(pause)).await;
         }
-        match self.send_once(call).await? {
-            reply if reply.status == 412 => Err(VaultError::BadAnswer(
-                "Vault answered 412: its node is behind the rest of the cluster; it is asked again later. If it stays so, \
-                 set forwardInconsistent in the store, or see to the replication",
-            )),
-            reply => Ok(reply),
-        }
+        self.send_once(&call).await
     }
 
-    async fn send_once(&self, call: Call) -> Result<Reply, VaultError> {
-        let (parts, body) = call.request.into_parts();
+    async fn send_once(&self, call: &Call) -> Result<Reply, VaultError> {
+        let reply = self.exchange(call).await?;
+        if !self
+            .states
+            .forwarding_refused(self.consistency, reply.status, &reply.body)
+        {
+            return Ok(reply);
+        }
+        tracing::warn!(
+            server = %self.base,
+            "Vault does not forward requests (allow_forwarding_via_header); forwardInconsistent has no effect, nodes \
+             that are behind are asked again"
+        );
+        self.exchange(call).await
+    }
+
+    async fn exchange(&self, call: &Call) -> Result<Reply, VaultError> {
         let mut headers = self.headers.clone();
         // Health is each node's own, and must not wait for others.
         let consistency = match call.namespace {
@@ -265,24 +274,27 @@ impl Transport {
             _ => self.consistency,
         };
         self.states.require(consistency, &mut headers);
-        match call.namespace {
+        match &call.namespace {
             Namespace::Servers => {}
             Namespace::Root => drop(headers.remove("X-Vault-Namespace")),
             Namespace::Named(name) => {
-                drop(headers.insert("X-Vault-Namespace", header_value("namespace", &name)?))
+                drop(headers.insert("X-Vault-Namespace", header_value("namespace", name)?))
             }
         }
-        if let Some(Token(token)) = call.token {
-            headers.insert("X-Vault-Token", token);
+        if let Some(Token(token)) = &call.token {
+            headers.insert("X-Vault-Token", token.clone());
         }
-        if !body.is_empty() {
+        if !call.request.body().is_empty() {
             headers.insert("Content-Type", HeaderValue::from_static("application/json"));
         }
         let request = self
             .http
-            .request(parts.method, url_of(&self.base, &parts.uri))
+            .request(
+                call.request.method().clone(),
+                url_of(&self.base, call.request.uri()),
+            )
             .headers(headers)
-            .body(body);
+            .body(call.request.body().clone());
         let response = request
             .send()
             .await

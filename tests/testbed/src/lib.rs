@@ -9,6 +9,7 @@ pub mod pki;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod recorder;
 pub mod vault;
 pub mod wait;
 
@@ -16,6 +17,7 @@ pub use cluster::Cluster;
 pub use operator::{Operator, OperatorOptions};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};
+pub use recorder::{Recorded, Recorder, Say};
 pub use vault::Vault;
 pub use wait::wait_for;
 
