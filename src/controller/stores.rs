@@ -84,7 +84,7 @@ fn seen<K: Resource<DynamicType = ()>>(
         reference: reference(object),
         requeue,
     };
-    ctx.known_stores().insert(key.clone(), known);
+    let first = ctx.known_stores().insert(key.clone(), known).is_none();
     let uid = meta.uid.as_deref().unwrap_or_default();
     if ctx
         .stores
@@ -92,6 +92,18 @@ fn seen<K: Resource<DynamicType = ()>>(
     {
         ctx.references.unfollow(&key);
         ctx.store_queue.push(&key, Priority::Urgent);
+        if !first {
+            changed(ctx, &key);
+        }
+    }
+}
+
+/// What reads from the store reads anew: another path, server or identity may hold other values.
+fn changed(ctx: &Context, key: &StoreKey) {
+    let users = ctx.index().users_of(key);
+    for user in users {
+        ctx.remember(&user, |memory| memory.store_changed = true);
+        ctx.queue.push(&user, Priority::Routine);
     }
 }
 

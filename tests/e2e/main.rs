@@ -5,6 +5,7 @@
 mod api;
 mod availability;
 mod examples;
+mod fake;
 mod fetch;
 mod install;
 mod main_job;
