@@ -5,6 +5,7 @@
 mod api;
 mod availability;
 mod examples;
+mod failures;
 mod fetch;
 mod install;
 mod main_job;
