@@ -176,11 +176,14 @@ impl Reader<'_> {
         let answer = self
             .ctx
             .stores
-            .ask(self.asked.store, self.namespace, path, question)
+            .ask(self.asked.store, self.namespace, path.clone(), question)
             .await;
         match answer {
             Ok(KvAnswer::Found(json)) => Ok(Answer::Found(json)),
             Ok(KvAnswer::Missing) => Ok(Answer::Missing),
+            Err(ReadError::Vault(error @ VaultError::Status { .. })) => {
+                Err(self.failed(&path.explain(question, &error)))
+            }
             Err(error) => Err(self.failure(error)),
         }
     }

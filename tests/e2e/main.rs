@@ -6,6 +6,7 @@ mod api;
 mod availability;
 mod examples;
 mod fake;
+mod failures;
 mod fetch;
 mod install;
 mod main_job;
