@@ -13,6 +13,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::telemetry::metrics::Metrics;
+use crate::vault::consistency::States;
 use crate::vault::error::{Outage, VaultError};
 use crate::vault::health;
 use crate::vault::transport::{Connections, Server, Transport};
@@ -58,6 +59,8 @@ pub struct Connection {
     server: Server,
     pooled: RwLock<Arc<Transport>>,
     fresh: Arc<Transport>,
+    /// What the answers showed of the cluster's state.
+    states: Arc<States>,
     health: watch::Sender<Health>,
     /// Held while probing; the time of the last good probe.
     suspicion: AsyncMutex<Option<Instant>>,
@@ -79,9 +82,15 @@ impl Connection {
     /// # Errors
     /// If the server's settings cannot be used.
     pub fn new(server: Server, in_flight: usize, metrics: Arc<Metrics>) -> Result<Arc<Self>, VaultError> {
+        let states = Arc::<States>::default();
         Ok(Arc::new(Self {
-            pooled: RwLock::new(Arc::new(Transport::new(&server, Connections::Pooled)?)),
-            fresh: Arc::new(Transport::new(&server, Connections::Fresh)?),
+            pooled: RwLock::new(Arc::new(Transport::new(
+                &server,
+                Connections::Pooled,
+                states.clone(),
+            )?)),
+            fresh: Arc::new(Transport::new(&server, Connections::Fresh, states.clone())?),
+            states,
             health: watch::Sender::new(Health::Up),
             suspicion: AsyncMutex::new(None),
             permits: Arc::new(Semaphore::new(in_flight.max(1))),
@@ -201,7 +210,8 @@ impl Connection {
             Ok(()) => {
                 *last_good = Some(begun);
                 // A kept connection may lead to the one pod that is sealed: begin anew with all of them.
-                if let Ok(transport) = Transport::new(&self.server, Connections::Pooled) {
+                if let Ok(transport) = Transport::new(&self.server, Connections::Pooled, self.states.clone())
+                {
                     *self.pooled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(transport);
                 }
                 Ok(())

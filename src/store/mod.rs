@@ -328,6 +328,7 @@ impl Stores {
             headers: settings.headers.clone(),
             ca_pem,
             client_pem,
+            consistency: settings.consistency,
         };
         let connection = self.shared_connection(server).map_err(|e| e.to_string())?;
         let mut live = store.live();

@@ -11,6 +11,7 @@ use crate::api::vault::{
     CaProvider, CaProviderType, KvVersion, OpenBaoAuth, OpenBaoProvider, VaultAuth, VaultClientTls,
     VaultKubernetesAuth, VaultProvider,
 };
+use crate::vault::consistency::Consistency;
 use crate::vault::kv::Kv;
 
 /// The certificate that we show to the server, and its key.
@@ -50,6 +51,8 @@ pub struct Settings {
     pub ca: Ca,
     /// The certificate to show to the server.
     pub client_certificate: Option<ClientCertificate>,
+    /// What is asked of nodes that may be behind.
+    pub consistency: Consistency,
     /// The engine.
     pub kv: Kv,
     /// How to log in.
@@ -129,12 +132,6 @@ impl Settings {
 
 impl Scope<'_> {
     fn vault(&self, vault: &VaultProvider) -> Result<Settings, Invalid> {
-        if vault.read_your_writes == Some(true) {
-            return Err(self.not_served("readYourWrites"));
-        }
-        if vault.forward_inconsistent == Some(true) {
-            return Err(self.not_served("forwardInconsistent"));
-        }
         let auth_spec = vault.auth.as_ref().ok_or_else(|| self.no_auth())?;
         let auth = Auth::resolve(self, auth_spec)?;
         let client_certificate = match auth.method().client_certificate() {
@@ -148,6 +145,7 @@ impl Scope<'_> {
             headers: vault.headers.clone().unwrap_or_default().into_iter().collect(),
             ca: self.ca(vault.ca_bundle.as_deref(), vault.ca_provider.as_ref())?,
             client_certificate,
+            consistency: consistency(vault),
             kv: Kv {
                 mount: vault
                     .path
@@ -168,6 +166,7 @@ impl Scope<'_> {
             headers: Vec::new(),
             ca: self.ca(bao.ca_bundle.as_deref(), bao.ca_provider.as_ref())?,
             client_certificate: None,
+            consistency: Consistency::Eventual,
             kv: Kv {
                 mount: Some(bao.path.clone().unwrap_or_else(|| "kv".into())),
                 version: bao.version.unwrap_or(KvVersion::V2),
@@ -239,6 +238,16 @@ impl ClientCertificate {
             )));
         }
         Ok(Self { certificate, key })
+    }
+}
+
+/// `forwardInconsistent` needs states to be inconsistent with, and so brings readYourWrites along; ESO sends nothing
+/// unless both are set.
+fn consistency(vault: &VaultProvider) -> Consistency {
+    match (vault.read_your_writes, vault.forward_inconsistent) {
+        (_, Some(true)) => Consistency::Forwarded,
+        (Some(true), _) => Consistency::ReadYourWrites,
+        _ => Consistency::Eventual,
     }
 }
 

@@ -5,8 +5,8 @@
 mod api;
 mod availability;
 mod examples;
-mod fake;
 mod failures;
+mod fake;
 mod fetch;
 mod install;
 mod main_job;
