@@ -36,6 +36,8 @@ pub struct Memory {
     pub failures: u32,
     /// Since when a sync is due that has not succeeded.
     pub overdue_since: Option<Timestamp>,
+    /// A store that it reads from changed since it last read.
+    pub store_changed: bool,
     /// Generation of a form of the object that cannot be read, and that was told already.
     pub malformed: Option<i64>,
 }

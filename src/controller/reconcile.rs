@@ -134,6 +134,7 @@ async fn reconcile(
         last_success: memory.last_success,
         pending: memory.overdue_since.is_some() || memory.failures > 0,
         template_changed: ctx.template_sources.is_changed(key),
+        store_changed: memory.store_changed,
         target,
         windows: plan.windows.as_ref(),
     };
@@ -156,6 +157,8 @@ async fn reconcile(
     let Some(stores) = open_stores(ctx, key, &plan)? else {
         return Ok(Step::Next(Next::Nothing));
     };
+    // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
+    ctx.remember(key, |memory| memory.store_changed = false);
     let status = object.status.as_ref();
     let synced_before = status.and_then(|status| status.synced_resource_version.as_ref());
     // A refresh of what is there already keeps no status waiting.
@@ -222,6 +225,7 @@ async fn finish(
         last_success: memory.last_success,
         pending: false,
         template_changed: ctx.template_sources.is_changed(key),
+        store_changed: memory.store_changed,
         target: done.target,
         windows: done.windows.as_ref(),
     };

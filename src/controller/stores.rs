@@ -16,6 +16,7 @@ use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
 use crate::api::store::{ClusterSecretStore, SecretStore, SecretStoreSpec, StoreKey, StoreStatus};
 use crate::store::Verdict;
+use crate::store::scope::{Reference, ReferenceKind};
 use crate::target::apply;
 use crate::telemetry::metrics::Kind;
 
@@ -83,7 +84,7 @@ fn seen<K: Resource<DynamicType = ()>>(
         reference: reference(object),
         requeue,
     };
-    ctx.known_stores().insert(key.clone(), known);
+    let first = ctx.known_stores().insert(key.clone(), known).is_none();
     let uid = meta.uid.as_deref().unwrap_or_default();
     if ctx
         .stores
@@ -91,6 +92,18 @@ fn seen<K: Resource<DynamicType = ()>>(
     {
         ctx.references.unfollow(&key);
         ctx.store_queue.push(&key, Priority::Urgent);
+        if !first {
+            changed(ctx, &key);
+        }
+    }
+}
+
+/// What reads from the store reads anew: another path, server or identity may hold other values.
+fn changed(ctx: &Context, key: &StoreKey) {
+    let users = ctx.index().users_of(key);
+    for user in users {
+        ctx.remember(&user, |memory| memory.store_changed = true);
+        ctx.queue.push(&user, Priority::Routine);
     }
 }
 
@@ -124,10 +137,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     // Whoever waits is woken by any news: by Ready to be synced, by anything else to say the new cause.
     // Before the status is written: nobody should wait for that.
     let news = is_news(&known.status, &ready);
-    match &verdict {
-        Verdict::NotReady { .. } => ctx.references.follow(ctx, key, ctx.stores.references(key)),
-        Verdict::Ready | Verdict::Outage { .. } => ctx.references.unfollow(key),
-    }
+    ctx.references.follow(ctx, key, &references(ctx, key, &verdict));
     if verdict == Verdict::Ready {
         let woken = ctx.queue.wake(key);
         ctx.metrics.woken(woken);
@@ -144,6 +154,15 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     };
     ctx.store_queue
         .push_at(key, Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)));
+}
+
+/// What a change of matters to the store now. A ServiceAccount does only while the login is refused.
+fn references(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Vec<Reference> {
+    let mut references = ctx.stores.references(key);
+    if !matches!(verdict, Verdict::NotReady { .. }) {
+        references.retain(|reference| reference.kind != ReferenceKind::ServiceAccount);
+    }
+    references
 }
 
 fn condition(verdict: &Verdict) -> Ready {

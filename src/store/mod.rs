@@ -4,6 +4,7 @@ pub mod auth;
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
+pub mod fake;
 pub mod login;
 pub mod scope;
 pub mod session;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use self::conditions::NamespaceRules;
 use self::connection::{Connection, Down, Health};
 use self::credentials::{Credentials, Identity};
+use self::fake::Fake;
 use self::login::{Login, LoginChanged, LoginError};
 use self::scope::Reference;
 use self::session::{ReadError, Session};
@@ -27,7 +29,7 @@ use crate::api::store::{SecretStoreSpec, StoreKey};
 use crate::secret::SecretBytes;
 use crate::telemetry::metrics::Metrics;
 use crate::vault::error::VaultError;
-use crate::vault::kv::{Kv, KvAnswer, Question, SecretPath};
+use crate::vault::kv::{KvAnswer, Question, SecretPath};
 use crate::vault::transport::Server;
 
 /// Identities that one store may have at once: one per namespace with referent authentication.
@@ -70,11 +72,19 @@ pub enum Gate {
     Open(Arc<Store>),
 }
 
-/// One Vault store.
+/// Where the secrets of a store are.
+pub enum Source {
+    /// In a Vault or an OpenBao.
+    Vault(Arc<Settings>),
+    /// In the store itself.
+    Fake(Fake),
+}
+
+/// One store.
 pub struct Store {
     key: StoreKey,
     generation: i64,
-    settings: Arc<Settings>,
+    source: Source,
     rules: NamespaceRules,
     live: Mutex<Live>,
 }
@@ -187,22 +197,24 @@ impl Stores {
             generation,
             message,
         };
-        match settings::resolve(key, spec, &self.class) {
-            Ok(Served::OtherClass) => Entry::OtherClass,
-            Ok(Served::Vault(settings)) => match NamespaceRules::compile(&spec.conditions) {
-                Ok(rules) => Entry::Served {
-                    uid: uid.into(),
-                    store: Arc::new(Store {
-                        key: key.clone(),
-                        generation,
-                        settings: Arc::new(*settings),
-                        rules,
-                        live: Mutex::default(),
-                    }),
-                },
-                Err(message) => invalid(message),
+        let source = match settings::resolve(key, spec, &self.class) {
+            Ok(Served::OtherClass) => return Entry::OtherClass,
+            Ok(Served::Vault(settings)) => Source::Vault(Arc::new(*settings)),
+            Ok(Served::Fake(fake)) => Source::Fake(fake),
+            Err(problem) => return invalid(problem.to_string()),
+        };
+        match NamespaceRules::compile(&spec.conditions) {
+            Ok(rules) => Entry::Served {
+                uid: uid.into(),
+                store: Arc::new(Store {
+                    key: key.clone(),
+                    generation,
+                    source,
+                    rules,
+                    live: Mutex::default(),
+                }),
             },
-            Err(problem) => invalid(problem.to_string()),
+            Err(message) => invalid(message),
         }
     }
 
@@ -241,7 +253,16 @@ impl Stores {
             reason: "InvalidProviderConfig",
             message,
         };
-        let connection = match self.connect(store).await {
+        let settings = match &store.source {
+            Source::Vault(settings) => settings,
+            Source::Fake(fake) if fake.fails() => {
+                return invalid(
+                    "unable to validate store: spec.provider.fake.validationResult says so".into(),
+                );
+            }
+            Source::Fake(_) => return Verdict::Ready,
+        };
+        let connection = match self.connect(store, settings).await {
             Ok(connection) => connection,
             Err(message) => return invalid(message),
         };
@@ -249,10 +270,10 @@ impl Stores {
         if let Err(down) = connection.validate().await {
             return Verdict::Outage { url, down };
         }
-        if store.settings.auth.is_referent() {
+        if settings.auth.is_referent() {
             return Verdict::Ready;
         }
-        let session = match self.session(store, Identity { referent: None }) {
+        let session = match self.session(store, settings, Identity { referent: None }) {
             Ok(session) => session,
             Err(error) => return invalid(error),
         };
@@ -275,8 +296,11 @@ impl Stores {
     }
 
     /// The connection of a store; made anew when its certificates changed.
-    async fn connect(self: &Arc<Self>, store: &Store) -> Result<Arc<Connection>, String> {
-        let settings = &store.settings;
+    async fn connect(
+        self: &Arc<Self>,
+        store: &Store,
+        settings: &Settings,
+    ) -> Result<Arc<Connection>, String> {
         let none = Identity { referent: None };
         let ca_pem = match &settings.ca {
             Ca::System => None,
@@ -366,7 +390,10 @@ impl Stores {
     #[must_use]
     pub fn references(&self, key: &StoreKey) -> Vec<Reference> {
         match self.entries().get(key) {
-            Some(Entry::Served { store, .. }) => store.settings.references(),
+            Some(Entry::Served { store, .. }) => match &store.source {
+                Source::Vault(settings) => settings.references(),
+                Source::Fake(_) => Vec::new(),
+            },
             _ => Vec::new(),
         }
     }
@@ -382,14 +409,23 @@ impl Stores {
         path: SecretPath,
         question: Question,
     ) -> Result<KvAnswer, ReadError> {
-        let referent = store.settings.auth.is_referent().then(|| namespace.to_string());
+        let Source::Vault(settings) = &store.source else {
+            let why = format!("{} has no paths", store.key);
+            return Err(ReadError::Vault(VaultError::BadRequest(why)));
+        };
+        let referent = settings.auth.is_referent().then(|| namespace.to_string());
         let session = self
-            .session(store, Identity { referent })
+            .session(store, settings, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
         session.ask(path, question).await
     }
 
-    fn session(&self, store: &Arc<Store>, identity: Identity) -> Result<Arc<Session>, String> {
+    fn session(
+        &self,
+        store: &Store,
+        settings: &Arc<Settings>,
+        identity: Identity,
+    ) -> Result<Arc<Session>, String> {
         let mut live = store.live();
         if let Some(session) = live.sessions.get(&identity) {
             return Ok(session.clone());
@@ -407,7 +443,7 @@ impl Stores {
         let login = Login::new(
             self.sessions.fetch_add(1, Ordering::Relaxed),
             connection.clone(),
-            store.settings.clone(),
+            settings.clone(),
             identity.clone(),
             self.credentials.clone(),
             self.logins.clone(),
@@ -463,22 +499,18 @@ impl Store {
     /// Whether its server is in service at this moment.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.live()
-            .connection
-            .as_ref()
-            .is_some_and(|connection| connection.health() == Health::Up)
+        matches!(self.source, Source::Fake(_))
+            || self
+                .live()
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.health() == Health::Up)
     }
 
-    /// The KV engine it reads from.
+    /// Where its secrets are.
     #[must_use]
-    pub fn kv(&self) -> &Kv {
-        &self.settings.kv
-    }
-
-    /// Base URL of its server.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.settings.url
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     fn gate(self: &Arc<Self>) -> Gate {

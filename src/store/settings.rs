@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::auth::Auth;
+use super::fake::Fake;
 use super::scope::{Invalid, Need, Reference, ReferenceKind, Scope, SecretKey};
 use crate::api::store::{Provider, SecretStoreSpec, StoreKey};
 use crate::api::vault::{
@@ -59,10 +60,12 @@ pub struct Settings {
 }
 
 /// What a store is for us.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
     /// A Vault or an OpenBao.
     Vault(Box<Settings>),
+    /// Values in the store itself.
+    Fake(Fake),
     /// Another class of operator looks after it.
     OtherClass,
 }
@@ -89,10 +92,11 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
         Provider {
             open_bao: Some(bao), ..
         } => scope("openBao").open_bao(bao)?,
+        Provider { fake: Some(fake), .. } => return Fake::resolve(fake).map(Served::Fake),
         other => {
             let name = other.name().map_err(|e| Invalid(e.to_string()))?;
             return Err(Invalid(format!(
-                "provider {name} is not served by Keyferry; it serves vault and openBao. Set spec.controller to the \
+                "provider {name} is not served by Keyferry; it serves vault, openBao and fake. Set spec.controller to the \
                  class of the operator that serves it"
             )));
         }

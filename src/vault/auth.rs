@@ -75,8 +75,7 @@ struct LookedUp {
 
 fn lease(body: &[u8]) -> Result<Lease, VaultError> {
     // The error of serde_json is dropped: it may quote the body.
-    let answer: AuthAnswer = serde_json::from_slice(body)
-        .map_err(|_| VaultError::BadAnswer("Vault's answer to the login is not of the known form"))?;
+    let answer: AuthAnswer = serde_json::from_slice(body).map_err(|_| VaultError::NotVault)?;
     let auth = answer.auth.ok_or(VaultError::BadAnswer(
         "Vault's answer to the login holds no token",
     ))?;

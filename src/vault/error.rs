@@ -11,12 +11,31 @@ pub enum Unreachable {
     Dns,
     /// Nothing listens there.
     Refused,
-    /// The certificate is not trusted, or the other side speaks no TLS.
-    Tls,
+    /// No TLS.
+    Tls(TlsFault),
     /// No answer in time.
     Timeout,
     /// The connection broke.
     Broken,
+}
+
+/// Why no TLS connection came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsFault {
+    /// The certificate's authority is not trusted.
+    UnknownAuthority,
+    /// The certificate has expired.
+    Expired,
+    /// The certificate is not valid yet.
+    NotYetValid,
+    /// The certificate is for another name.
+    WrongName,
+    /// The other side speaks no TLS.
+    NotTls,
+    /// The other side ended the handshake.
+    Refused,
+    /// Anything else.
+    Other,
 }
 
 /// A Vault that cannot serve anybody at this moment. No fault of the objects that use it (promise 2).
@@ -32,6 +51,52 @@ pub enum Outage {
     Unreachable(Unreachable),
     /// Answers, but only with this HTTP status.
     Failing(u16),
+    /// Something else answers at its address.
+    NotVault,
+}
+
+impl TlsFault {
+    /// What is wrong and what to do.
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::UnknownAuthority => {
+                "its certificate is signed by an authority that is not trusted; name that authority's certificate in \
+                 caBundle or caProvider of the store"
+            }
+            Self::Expired => "its certificate has expired; renew it",
+            Self::NotYetValid => {
+                "its certificate is not valid yet; check the clocks of its host and of this one"
+            }
+            Self::WrongName => {
+                "its certificate is for another name than the one in spec.provider.vault.server; write there a name \
+                 that the certificate has, or renew it with this one"
+            }
+            Self::NotTls => {
+                "no TLS is spoken on that port; correct the port in spec.provider.vault.server, or begin it with http://"
+            }
+            Self::Refused => {
+                "it ended the TLS handshake; if it asks for a client certificate, check that of the store"
+            }
+            Self::Other => {
+                "no trusted TLS connection; check its certificate, and caBundle or caProvider of the store"
+            }
+        }
+    }
+}
+
+impl Unreachable {
+    /// What is wrong and what to do.
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Dns => "its host name was not found; check spec.provider.vault.server",
+            Self::Refused => "connection refused; nothing listens on that port",
+            Self::Tls(fault) => fault.sentence(),
+            Self::Timeout => "no answer in time; check the network between the operator and Vault",
+            Self::Broken => {
+                "the connection broke before a whole answer came; check what stands between the operator and Vault"
+            }
+        }
+    }
 }
 
 impl Outage {
@@ -44,10 +109,11 @@ impl Outage {
             Self::NoActiveNode => "VaultNoActiveNode",
             Self::Unreachable(Unreachable::Dns) => "VaultDNSFailure",
             Self::Unreachable(Unreachable::Refused) => "VaultConnectionRefused",
-            Self::Unreachable(Unreachable::Tls) => "VaultTLSFailure",
+            Self::Unreachable(Unreachable::Tls(_)) => "VaultTLSFailure",
             Self::Unreachable(Unreachable::Timeout) => "VaultTimeout",
             Self::Unreachable(Unreachable::Broken) => "VaultConnectionBroken",
             Self::Failing(_) => "VaultFailing",
+            Self::NotVault => "VaultNotRecognized",
         }
     }
 
@@ -58,25 +124,32 @@ impl Outage {
             Self::Sealed => "is sealed; unseal it".into(),
             Self::Uninitialized => "is not initialised; run 'vault operator init'".into(),
             Self::NoActiveNode => "has no active node; its cluster is electing a leader or has lost its quorum".into(),
-            Self::Unreachable(Unreachable::Dns) => {
-                "is unreachable: its host name was not found; check spec.provider.vault.server".into()
-            }
-            Self::Unreachable(Unreachable::Refused) => {
-                "is unreachable: connection refused; nothing listens on that port".into()
-            }
-            Self::Unreachable(Unreachable::Tls) => {
-                "is unreachable: no trusted TLS connection; check its certificate, and caBundle or caProvider of the store"
+            Self::Unreachable(why) => format!("is unreachable: {}", why.sentence()),
+            Self::Failing(status) => failing(status),
+            Self::NotVault => {
+                "is not what answers there: its health check brought something else; check spec.provider.vault.server, \
+                 and what stands in front of Vault"
                     .into()
             }
-            Self::Unreachable(Unreachable::Timeout) => {
-                "is unreachable: no answer in time; check the network between the operator and Vault".into()
-            }
-            Self::Unreachable(Unreachable::Broken) => {
-                "is unreachable: the connection was closed before an answer came".into()
-            }
-            Self::Failing(status) => format!("answers HTTP {status} to its health check"),
         }
     }
+}
+
+/// What a status of the health check means, as far as Vault and those in front of it are known to answer so.
+fn failing(status: u16) -> String {
+    let advice = match status {
+        300..=399 => "it redirects; name the address where that leads in spec.provider.vault.server",
+        400 => "if TLS is spoken on that port, begin spec.provider.vault.server with https://",
+        472 => {
+            "it is a disaster recovery secondary, which serves nobody; name the primary in spec.provider.vault.server"
+        }
+        530 => "it was removed from its cluster; let it join again, or name another node",
+        500.. => "see the log of Vault and of what stands in front of it",
+        _ => {
+            "check spec.provider.vault.server, and that what stands in front of Vault lets v1/sys/health through"
+        }
+    };
+    format!("answers HTTP {status} to its health check; {advice}")
 }
 
 /// Phrases of Vault that are worth showing. A body may echo what was sent, so only what is in this
@@ -109,7 +182,7 @@ const KNOWN_PHRASES: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VaultError {
     /// No answer.
-    #[error("no answer from Vault: {}", Outage::Unreachable(*.0).sentence())]
+    #[error("no answer from Vault: {}", .0.sentence())]
     Unreachable(Unreachable),
     /// The server as a whole is out of service.
     #[error("Vault {}", .0.sentence())]
@@ -129,18 +202,24 @@ pub enum VaultError {
         phrase: Option<&'static str>,
     },
     /// Any other status that is not success.
-    #[error("Vault answered {status}{}", phrase_in_brackets(.phrase))]
+    #[error("Vault answered {status}{}{}", phrase_in_brackets(.phrase), look_into(*.status))]
     Status {
         /// The HTTP status.
         status: u16,
         /// What Vault said, if it is known to be harmless.
         phrase: Option<&'static str>,
     },
-    /// A redirect to another host, which a token must not follow.
+    /// A redirect that a token must not follow.
     #[error(
-        "Vault redirects to another host, which is not followed because the token would go along; name that host in spec.provider.vault.server"
+        "Vault redirects, which is followed only once and only to the same address, because the token goes along; name \
+         the address where it leads in spec.provider.vault.server"
     )]
     Redirected,
+    /// Something else answered.
+    #[error(
+        "the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault"
+    )]
+    NotVault,
     /// Success, but not in a form that can be used.
     #[error("{0}")]
     BadAnswer(&'static str),
@@ -151,6 +230,13 @@ pub enum VaultError {
 
 fn phrase_in_brackets(phrase: &Option<&'static str>) -> String {
     phrase.map(|p| format!(" ({p})")).unwrap_or_default()
+}
+
+fn look_into(status: u16) -> &'static str {
+    match status {
+        500.. => "; see the log of Vault and of what stands in front of it",
+        _ => "",
+    }
 }
 
 /// The first phrase of the table that the body holds.
@@ -197,7 +283,7 @@ impl VaultError {
     #[must_use]
     pub fn casts_suspicion(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Outage(_) => true,
+            Self::Unreachable(_) | Self::Outage(_) | Self::NotVault => true,
             // 472 and 474: a secondary, and a standby without an active node.
             Self::Status { status, .. } => *status >= 500 || matches!(status, 472 | 474),
             _ => false,
@@ -214,7 +300,7 @@ impl VaultError {
             Self::Denied { .. } => "denied",
             Self::Status { .. } => "status",
             Self::Redirected => "redirected",
-            Self::BadAnswer(_) => "bad_answer",
+            Self::NotVault | Self::BadAnswer(_) => "bad_answer",
             Self::BadRequest(_) => "bad_request",
         }
     }
@@ -229,10 +315,31 @@ impl Unreachable {
             _ => {}
         }
         let inner = error.get_ref()?;
-        if inner.is::<rustls::Error>() {
-            return Some(Self::Tls);
+        if let Some(error) = inner.downcast_ref::<rustls::Error>() {
+            return Some(Self::Tls(error.into()));
         }
         Self::of_io(inner.downcast_ref::<std::io::Error>()?)
+    }
+}
+
+impl From<&rustls::Error> for TlsFault {
+    fn from(error: &rustls::Error) -> Self {
+        use rustls::CertificateError::{
+            Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+            NotValidYetContext, UnknownIssuer,
+        };
+        match error {
+            rustls::Error::InvalidCertificate(fault) => match fault {
+                UnknownIssuer => Self::UnknownAuthority,
+                Expired | ExpiredContext { .. } => Self::Expired,
+                NotValidYet | NotValidYetContext { .. } => Self::NotYetValid,
+                NotValidForName | NotValidForNameContext { .. } => Self::WrongName,
+                _ => Self::Other,
+            },
+            rustls::Error::InvalidMessage(_) => Self::NotTls,
+            rustls::Error::AlertReceived(_) => Self::Refused,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -244,8 +351,8 @@ impl From<&reqwest::Error> for Unreachable {
         }
         let mut cause: Option<&dyn Error> = Some(error);
         while let Some(current) = cause {
-            if current.is::<rustls::Error>() {
-                return Self::Tls;
+            if let Some(error) = current.downcast_ref::<rustls::Error>() {
+                return Self::Tls(error.into());
             }
             if let Some(kind) = current.downcast_ref::<std::io::Error>().and_then(Self::of_io) {
                 return kind;

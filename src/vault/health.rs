@@ -33,19 +33,30 @@ struct Leader {
     leader_address: String,
 }
 
+/// What tells a sealed Vault from a proxy that has none behind it.
+#[derive(Deserialize)]
+struct Seal {
+    sealed: bool,
+}
+
 /// One health check.
 ///
 /// # Errors
 /// What keeps the server from serving.
 pub async fn probe(transport: &Transport) -> Result<(), Outage> {
-    match health_status(transport).await? {
+    let reply = health(transport).await?;
+    match reply.status {
+        // A page for people, which proxies and portals also serve with 200.
+        200 if reply.body.trim_ascii_start().starts_with(b"<") => Err(Outage::NotVault),
         // 473: a performance standby answers reads by itself.
         200 | 473 => Ok(()),
         // A standby forwards to the active node, if there is one. (429 here never means a quota.)
         429 => active_node_exists(transport).await,
         474 => Err(Outage::NoActiveNode),
         501 => Err(Outage::Uninitialized),
-        503 => Err(Outage::Sealed),
+        503 if serde_json::from_slice::<Seal>(&reply.body).is_ok_and(|seal| seal.sealed) => {
+            Err(Outage::Sealed)
+        }
         status => Err(Outage::Failing(status)),
     }
 }
@@ -53,15 +64,15 @@ pub async fn probe(transport: &Transport) -> Result<(), Outage> {
 fn outage_of(error: &VaultError) -> Outage {
     match error {
         VaultError::Unreachable(kind) => Outage::Unreachable(*kind),
-        _ => Outage::Failing(0),
+        _ => Outage::NotVault,
     }
 }
 
-async fn health_status(transport: &Transport) -> Result<u16, Outage> {
+async fn health(transport: &Transport) -> Result<Reply, Outage> {
     let request = ReadHealthRequest::builder()
         .build()
         .map_err(|_| Outage::Failing(0))?;
-    Ok(ask(transport, &request).await?.status)
+    ask(transport, &request).await
 }
 
 /// Health is the server's, not the namespace's: in a namespace the calls would not exist.

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use vaultrs::api::kv1::requests::{GetSecretRequest, ListSecretRequest};
 use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretMetadataRequest, ReadSecretRequest};
 
-use super::error::{VaultError, known_phrase};
-use super::json::Json;
+use super::error::{Unreachable, VaultError, known_phrase};
+use super::json::{Json, JsonError};
 use super::transport::{Call, Reply};
 use crate::api::vault::KvVersion;
 
@@ -259,6 +259,27 @@ impl SecretPath {
         path
     }
 
+    /// Why a read failed and what to do, by where it went.
+    #[must_use]
+    pub fn explain(&self, question: Question, error: &VaultError) -> String {
+        let VaultError::Status { status, phrase } = error else {
+            return error.to_string();
+        };
+        let advice = match (status, phrase) {
+            (404, Some("no handler for route")) => {
+                "no engine is mounted there; enable one, or correct the path of the store"
+            }
+            (405, _) | (404, Some("unsupported path" | "unsupported operation")) => {
+                "what is mounted there does not serve this; correct the path or the version of the store"
+            }
+            (412 | 472..=474, _) => "that node does not serve it at this moment; it is asked again",
+            (400..500, _) => "check the key, and the path and the version of the store",
+            _ => return error.to_string(),
+        };
+        let (operation, path) = (question.operation(), self.policy_path(question));
+        format!("{error} to the {operation} of '{path}': {advice}")
+    }
+
     /// The mount that it is looked for in.
     #[must_use]
     pub fn mount(&self) -> &str {
@@ -316,9 +337,8 @@ impl SecretPath {
             return self.not_found(&reply.body);
         }
         let body = reply.success()?;
-        let root = parse(&body)?.into_object();
-        let mut root = root.ok_or(VaultError::BadAnswer("Vault's answer is not a JSON object"))?;
-        let data = root.remove("data").unwrap_or(Json::Null);
+        let mut root = parse(&body)?.into_object().ok_or(VaultError::NotVault)?;
+        let data = root.remove("data").ok_or(VaultError::NotVault)?;
         match question {
             Question::Value(_) => self.value(data),
             Question::Metadata => metadata(data),
@@ -328,18 +348,13 @@ impl SecretPath {
     }
 
     fn value(&self, data: Json) -> Result<KvAnswer, VaultError> {
-        match (self.version, &data) {
-            (KvVersion::V1, Json::Null) => return Ok(KvAnswer::Missing),
-            (KvVersion::V1, Json::Object(_)) => return Ok(KvAnswer::Found(Arc::new(data))),
-            _ => {}
-        }
         let mut outer = object(data)?;
+        if self.version == KvVersion::V1 {
+            return Ok(KvAnswer::Found(Arc::new(Json::Object(outer))));
+        }
         match outer.remove("data") {
-            Some(data @ Json::Object(_)) if self.version == KvVersion::V2 => {
-                Ok(KvAnswer::Found(Arc::new(data)))
-            }
-            // A deleted or destroyed version answers with metadata and no data.
-            Some(Json::Null) if self.version == KvVersion::V2 => Ok(KvAnswer::Missing),
+            Some(data @ Json::Object(_)) => Ok(KvAnswer::Found(Arc::new(data))),
+            Some(Json::Null) if is_deleted(&outer) => Ok(KvAnswer::Missing),
             _ => Err(VaultError::BadAnswer(
                 "the answer has no field 'data.data'; is the engine KV v1? Then set version: v1 in the store",
             )),
@@ -353,28 +368,36 @@ impl SecretPath {
         if phrase.is_some() {
             return Err(VaultError::Status { status: 404, phrase });
         }
-        let root = parse(body)?.into_object().ok_or(VaultError::BadAnswer(
-            "a 404 that is not Vault's own; is spec.provider.vault.server right?",
-        ))?;
+        let root = parse(body).ok().and_then(Json::into_object);
+        let root = root.ok_or(VaultError::NotVault)?;
         if matches!(root.get("warnings"), Some(Json::Array(warnings)) if !warnings.is_empty()) {
             return Err(VaultError::BadAnswer(
                 "Vault answered 404 with a warning about the path; does the store's version (v1 or v2) fit the engine?",
             ));
         }
-        match root.get("errors") {
-            None if !root.contains_key("data") => Err(VaultError::BadAnswer(
-                "a 404 that is not Vault's own; is spec.provider.vault.server right?",
-            )),
-            Some(Json::Array(errors)) if !errors.is_empty() => Err(VaultError::Status {
+        match (root.get("errors"), root.get("data")) {
+            // Any KV v1 engine answers so to a path of KV v2.
+            (Some(Json::Array(errors)), _) if errors.is_empty() => Ok(match self.version {
+                KvVersion::V1 => Told::Answer(KvAnswer::Missing),
+                KvVersion::V2 => Told::NotFoundByAny,
+            }),
+            (Some(Json::Array(_)), _) => Err(VaultError::Status {
                 status: 404,
                 phrase: None,
             }),
-            // A deleted or destroyed version has metadata, and only KV v2 has versions.
-            None => Ok(Told::Answer(KvAnswer::Missing)),
-            Some(_) if self.version == KvVersion::V2 => Ok(Told::NotFoundByAny),
-            Some(_) => Ok(Told::Answer(KvAnswer::Missing)),
+            (None, Some(Json::Object(version))) if is_deleted(version) => Ok(Told::Answer(KvAnswer::Missing)),
+            _ => Err(VaultError::NotVault),
         }
     }
+}
+
+/// A version that was deleted or destroyed still has metadata, which say so.
+fn is_deleted(version: &BTreeMap<String, Json>) -> bool {
+    let Some(Json::Object(metadata)) = version.get("metadata") else {
+        return false;
+    };
+    let deleted = metadata.get("deletion_time").and_then(Json::as_str);
+    deleted.is_some_and(|time| !time.is_empty()) || metadata.get("destroyed") == Some(&Json::Bool(true))
 }
 
 fn object(data: Json) -> Result<BTreeMap<String, Json>, VaultError> {
@@ -418,8 +441,13 @@ fn built<E: Endpoint>(endpoint: Option<E>) -> Result<Call, VaultError> {
 }
 
 fn parse(body: &[u8]) -> Result<Json, VaultError> {
-    Json::parse(body).map_err(|_| {
-        VaultError::BadAnswer("Vault's answer is not valid JSON; is something else answering at its address?")
+    Json::parse(body).map_err(|error| match error {
+        JsonError::Truncated if !body.is_empty() => VaultError::Unreachable(Unreachable::Broken),
+        JsonError::Truncated | JsonError::Syntax { .. } => VaultError::NotVault,
+        JsonError::Unicode => VaultError::BadAnswer("Vault's answer holds a text that is not valid Unicode"),
+        JsonError::TooDeep => {
+            VaultError::BadAnswer("Vault's answer is nested more than 128 levels deep and was not read")
+        }
     })
 }
 

@@ -5,6 +5,8 @@
 mod api;
 mod availability;
 mod examples;
+mod failures;
+mod fake;
 mod fetch;
 mod install;
 mod kv;

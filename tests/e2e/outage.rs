@@ -211,7 +211,10 @@ fn every_kind_of_outage_has_its_own_reason_and_no_secret_is_harmed_by_any() {
             (Mode::Refuse, "VaultConnectionBroken"),
             (Mode::Cut, "VaultConnectionBroken"),
             (Mode::Hang, "VaultTimeout"),
-            (Mode::Http(503, String::new(), body()), "VaultSealed"),
+            (
+                Mode::Http(503, String::new(), r#"{"sealed":true}"#.into()),
+                "VaultSealed",
+            ),
             (Mode::Http(501, String::new(), body()), "VaultUninitialized"),
             (Mode::Http(502, String::new(), "<html>".into()), "VaultFailing"),
             (Mode::Http(474, String::new(), body()), "VaultNoActiveNode"),

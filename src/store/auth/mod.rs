@@ -133,18 +133,27 @@ impl Auth {
                     "Vault {url} has no auth method at mount '{mount}'; enable it, or correct auth.{field}"
                 )
             }
-            (VaultError::Denied { phrase }, _) => {
+            (VaultError::Denied { phrase }, mount) => {
                 let said = phrase.filter(|phrase| *phrase != "permission denied");
+                // Vault says no more to a login at a mount that it does not have.
+                let enabled = match (said, mount) {
+                    (None, Some((mount, field))) => {
+                        format!("check that an auth method is enabled at mount '{mount}' (auth.{field}); ")
+                    }
+                    _ => String::new(),
+                };
                 let said = said.map(|phrase| format!(" ({phrase})")).unwrap_or_default();
                 format!(
-                    "Vault {url} answered 403 to the login: {whom} does not allow {whose}{said}; {}",
+                    "Vault {url} answered 403 to the login: {whom} does not allow {whose}{said}; {enabled}{}",
                     method.advice()
                 )
             }
-            _ => format!(
+            (VaultError::Status { status: 400..500, .. }, _) => format!(
                 "login to Vault {url} with {whom} as {whose} failed: {error}; {}",
                 method.advice()
             ),
+            // No fault of the proof: the error says itself what to look at.
+            _ => format!("login to Vault {url} with {whom} as {whose} failed: {error}"),
         }
     }
 }

@@ -209,6 +209,58 @@ fn an_answer_of_another_shape_is_an_error_and_not_an_empty_secret() {
 }
 
 #[test]
+fn what_only_looks_like_a_not_found_deletes_nothing() {
+    for (status, body) in [
+        (200, "{}"),
+        (200, r#"{"status":"ok"}"#),
+        (200, r#"{"data":null}"#),
+        (200, r#"{"data":null,"wrap_info":{"token":"x"}}"#),
+        (200, r#"{"data":{"data":null}}"#),
+        (
+            200,
+            r#"{"data":{"data":null,"metadata":{"deletion_time":"","destroyed":false}}}"#,
+        ),
+        (404, r#"{"data":null,"message":"no such page"}"#),
+        (404, r#"{"errors":null}"#),
+        (404, r#"{"errors":"no such page"}"#),
+        (
+            404,
+            r#"{"data":{"data":null,"metadata":{"deletion_time":"","destroyed":false}}}"#,
+        ),
+    ] {
+        assert!(answer(status, body).is_err(), "{status} {body}");
+    }
+}
+
+#[test]
+fn a_page_for_people_casts_suspicion_and_a_body_that_ends_early_is_a_broken_connection() {
+    for (status, body) in [
+        (200, ""),
+        (200, "<html>"),
+        (404, ""),
+        (404, "<html>"),
+        (404, "{}"),
+    ] {
+        assert!(
+            answer(status, body).is_err_and(|error| error == VaultError::NotVault && error.casts_suspicion())
+        );
+    }
+    let half = answer(200, r#"{"data":{"data":{"pass"#);
+    assert!(half.is_err_and(|error| error == VaultError::Unreachable(Unreachable::Broken)));
+}
+
+#[test]
+fn a_refused_read_says_where_it_went_and_what_to_do() {
+    let path = v2(Some("nowhere")).locate("foo").unwrap();
+    let error = VaultError::of_status(404, None, br#"{"errors":["no handler for route \"x\""]}"#);
+    assert_eq!(
+        path.explain(Question::Value(None), &error),
+        "Vault answered 404 (no handler for route) to the read of 'nowhere/data/foo': no engine is mounted there; enable \
+         one, or correct the path of the store"
+    );
+}
+
+#[test]
 fn a_version_and_metadata_of_kv_v1_are_refused() {
     let path = v1(Some("kv")).locate("a").unwrap();
     assert!(path.call(Question::Value(Some(1))).is_err());

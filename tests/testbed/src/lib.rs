@@ -2,6 +2,7 @@
 //! benchmarks and demo. Nothing outlives its owner: every program runs below a small guard that ends
 //! it when the owner's end of a pipe closes, however the owner ended.
 
+pub mod answer;
 pub mod cluster;
 pub mod homelab;
 pub mod operator;
@@ -10,14 +11,17 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod recorder;
+pub mod tls;
 pub mod vault;
 pub mod wait;
 
+pub use answer::{Answer, End};
 pub use cluster::Cluster;
 pub use operator::{Operator, OperatorOptions};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};
 pub use recorder::{Recorded, Recorder, Say};
+pub use tls::TlsFront;
 pub use vault::Vault;
 pub use wait::wait_for;
 

@@ -56,6 +56,26 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for a server of these names only.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn server_elsewhere(&self, names: &[&str]) -> Result<Pair> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
+        self.sign(CertificateParams::new(names)?)
+    }
+
+    /// A certificate for a server on loopback that has expired.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn server_expired(&self) -> Result<Pair> {
+        let mut params = CertificateParams::new(["127.0.0.1".into()])?;
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.sign(params)
+    }
+
     /// A certificate for a client.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::answer::{self, Answer};
+
 /// What the proxy does. A change cuts the connections that are open.
 #[derive(Clone, Debug)]
 pub enum Mode {
@@ -28,6 +30,8 @@ pub enum Mode {
     Drip(usize, Duration),
     /// Answers every request itself: status, header lines, body.
     Http(u16, String, String),
+    /// Answers requests of some paths itself, and passes the others on.
+    Answers(Vec<Answer>),
     /// Each new connection goes to the next of these.
     RoundRobin(Vec<SocketAddr>),
 }
@@ -108,6 +112,7 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, mode: Mode, number: 
             }
         },
         Mode::Http(status, headers, body) => answer(client, status, &headers, &body).await,
+        Mode::Answers(answers) => answer::serve(client, upstream, &answers).await,
         Mode::Pass => pass(client, upstream, usize::MAX, Duration::ZERO).await,
         Mode::Delay(pause) => pass(client, upstream, usize::MAX, pause).await,
         Mode::Drip(bytes, pause) => pass(client, upstream, bytes.max(1), pause).await,
