@@ -1,4 +1,11 @@
 //! One way to one server: HTTP with bounds, and without the habits of a client library that leak.
+//!
+//! HTTP/1.1 only. Vault speaks HTTP/2 on its TLS listener, but 2,000 reads, 32 at once over kept connections, took
+//! 0.49 to 0.77 s by HTTP/1.1 and 0.46 to 0.85 s by HTTP/2 (curl and Vault 1.21 on two loaded cores): no reason for a
+//! second protocol, which a plain listener does not speak anyway.
+//!
+//! `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` (or in small letters) of the environment hold, for health
+//! checks too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +14,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect;
 use rustify::endpoint::Endpoint;
 use tokio::time::sleep;
-use url::Url;
+use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::consistency::{Consistency, States};
@@ -216,6 +223,9 @@ impl Transport {
                 .connect_timeout(PROBE_TIMEOUT)
                 .timeout(PROBE_TIMEOUT);
         }
+        if is_loopback(&base) {
+            builder = builder.no_proxy();
+        }
         if let Some(pem) = &server.ca_pem {
             builder = builder.tls_certs_only(tls::roots(pem)?);
         }
@@ -320,6 +330,16 @@ fn url_of(base: &Url, uri: &http::Uri) -> Url {
     ));
     url.set_query(uri.query().filter(|query| !query.is_empty()));
     url
+}
+
+/// What listens beside us is asked without a proxy, as Go does: there it would be another machine's loopback.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    }
 }
 
 async fn read(mut response: reqwest::Response) -> Result<Reply, VaultError> {

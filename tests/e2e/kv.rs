@@ -16,17 +16,12 @@ fn escaped(key: &str) -> String {
 impl Scene {
     /// One more ClusterSecretStore of this scene's Vault, for an engine; `None` for no path.
     async fn engine(&self, name: &str, path: Option<&str>, version: &str) -> Result<Value> {
-        let auth = json!({"kubernetes": {
-            "mountPath": "kubernetes", "role": "eso-reader",
-            "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security"},
-        }});
-        let name = format!("{}-{name}", self.class);
-        let mut store = self.store_manifest(self.vault.address(), &auth);
-        store["metadata"]["name"] = json!(name);
-        store["spec"]["provider"]["vault"]["path"] = json!(path);
-        store["spec"]["provider"]["vault"]["version"] = json!(version);
-        self.cluster.apply(&store.to_string()).await?;
-        Ok(json!({"kind": "ClusterSecretStore", "name": name}))
+        self.store_of(
+            name,
+            self.vault.address(),
+            json!({"path": path, "version": version}),
+        )
+        .await
     }
 
     async fn data(&self, secret: &str) -> Result<Value> {
@@ -473,6 +468,38 @@ fn a_secret_of_a_million_bytes_is_carried_and_what_no_secret_can_hold_is_refused
             )
             .await?;
         ensure!(message.len() < 1000 && !message.contains("xxx"), "{message}");
+        Ok(())
+    });
+}
+
+#[test]
+fn whoever_may_read_one_secret_may_learn_the_kind_of_its_mount() {
+    play(async {
+        let scene = Scene::new("mount-rights").await?;
+        // What is not found is asked for once a minute and identity: each policy needs a store of its own.
+        for (i, path) in [
+            "secret/data/none",
+            "secret/data/+",
+            "+/data/none",
+            "+/+/none",
+            "sec*",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let policy = format!("path \"{path}\" {{ capabilities = [\"read\"] }}");
+            scene
+                .vault
+                .api("PUT", "sys/policies/acl/eso-reader", &json!({"policy": policy}))
+                .await?;
+            let store = scene.engine(&format!("s{i}"), Some("secret"), "v2").await?;
+            let name = format!("none-{i}");
+            let spec = json!({"secretStoreRef": store, "target": {"deletionPolicy": "Delete"}, "data": [one("value", "none", "value")]});
+            scene.external_secret(&name, spec).await?;
+            scene
+                .wait_ready("externalsecret", &name, "True", "SecretDeleted")
+                .await?;
+        }
         Ok(())
     });
 }
