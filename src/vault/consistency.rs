@@ -130,7 +130,7 @@ mod tests {
         HeaderValue::from_str(&text).unwrap()
     }
 
-    fn after(answers: &[HeaderValue]) -> Vec<HeaderValue> {
+    fn after(answers: &[&HeaderValue]) -> Vec<HeaderValue> {
         let mut states = Vec::new();
         for answer in answers {
             merge(&mut states, answer);
@@ -140,31 +140,30 @@ mod tests {
 
     #[test]
     fn the_newest_state_of_a_cluster_is_kept_whatever_the_order_of_answers() {
-        let (old, new) = (index("a", 1, 1), index("a", 2, 1));
-        assert_eq!(after(&[old.clone(), new.clone()]), [new.clone()]);
-        assert_eq!(after(&[new.clone(), old.clone()]), [new.clone()]);
-        assert_eq!(after(&[new.clone(), new.clone()]), [new]);
+        let (old, new) = (&index("a", 1, 1), &index("a", 2, 1));
+        assert_eq!(after(&[old, new]), [new]);
+        assert_eq!(after(&[new, old]), [new]);
+        assert_eq!(after(&[new, new]), [new]);
     }
 
     #[test]
     fn two_states_of_which_none_is_newer_are_both_required_until_one_is_newer_than_both() {
-        let (local, replicated, both) = (index("a", 5, 1), index("a", 1, 5), index("a", 5, 5));
-        let states = after(&[local.clone(), replicated.clone()]);
-        assert_eq!(states, [local.clone(), replicated.clone()]);
-        assert_eq!(after(&[local.clone(), replicated.clone(), both.clone()]), [both]);
+        let (local, replicated, both) = (&index("a", 5, 1), &index("a", 1, 5), &index("a", 5, 5));
+        assert_eq!(after(&[local, replicated]), [local, replicated]);
+        assert_eq!(after(&[local, replicated, both]), [both]);
         // A third one would let the list grow.
-        let third = index("a", 3, 3);
-        assert_eq!(after(&[local, replicated, third.clone()]), [third]);
+        let third = &index("a", 3, 3);
+        assert_eq!(after(&[local, replicated, third]), [third]);
     }
 
     #[test]
     fn a_state_of_another_cluster_or_of_an_unknown_form_takes_the_place_of_all() {
-        let (here, there) = (index("a", 9, 9), index("b", 1, 1));
-        assert_eq!(after(&[here.clone(), there.clone()]), [there]);
+        let (here, there) = (&index("a", 9, 9), &index("b", 1, 1));
+        assert_eq!(after(&[here, there]), [there]);
         for odd in ["", "????", "djI6YToxOjE6MGE=", "v1:a:1:1:0a"] {
-            let odd = HeaderValue::from_str(odd).unwrap();
-            assert_eq!(after(&[here.clone(), odd.clone()]), [odd.clone()], "{odd:?}");
-            assert_eq!(after(&[odd, here.clone()]), [here.clone()]);
+            let odd = &HeaderValue::from_str(odd).unwrap();
+            assert_eq!(after(&[here, odd]), [odd], "{odd:?}");
+            assert_eq!(after(&[odd, here]), [here]);
         }
     }
 
