@@ -11,6 +11,7 @@ use super::index::ObjectKey;
 use super::outcome::Failure;
 use crate::api::vault::KvVersion;
 use crate::store::Store;
+use crate::store::allowed_paths::ANNOTATION;
 use crate::store::session::ReadError;
 use crate::sync::assemble::{Answer, Assembled, assemble};
 use crate::sync::find::{Ask, Filter, Search};
@@ -51,6 +52,28 @@ pub async fn read_all(
     join_all(reads).await.into_iter().collect()
 }
 
+/// Whether the namespace may do a read.
+///
+/// # Errors
+/// If it may not.
+pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -> Result<(), Failure> {
+    let namespace = &key.namespace;
+    let (path, question) = match &read.what {
+        What::Value => (store.kv().locate(&read.key), Question::Value(None)),
+        What::Metadata => (store.kv().locate(&read.key), Question::Metadata),
+        What::Find(_) => (store.kv().folder(&read.key), Question::Names),
+    };
+    let reader = Reader {
+        ctx,
+        namespace,
+        read,
+        store,
+    };
+    // A path that is none is told when it is read.
+    path.map_or(Ok(()), |path| store.permit(namespace, &path, question))
+        .map_err(|error| reader.failure(error))
+}
+
 /// Makes the target's data of the answers. Rewrites may take seconds, so they are done beside the loops.
 ///
 /// # Errors
@@ -77,7 +100,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     async fn one(&self, question: Question) -> Result<Answer, Failure> {
         let path = self.store.kv().locate(&self.read.key);
-        self.ask(path, question).await
+        Ok(self.ask(path, question).await?.0)
     }
 
     /// Folders are listed and secrets read as they are found, last found first, so that little waits in memory.
@@ -94,6 +117,7 @@ impl Reader<'_> {
             Search::begin(&self.read.key, filter).map_err(|error| self.failed(&error.to_string()))?;
         let mut waiting = vec![first];
         let mut under_way = FuturesUnordered::new();
+        let mut hidden = false;
         loop {
             while under_way.len() < SEARCH_WIDTH
                 && let Some(ask) = waiting.pop()
@@ -106,25 +130,41 @@ impl Reader<'_> {
                 under_way.push(async move { (ask, self.ask(path, question).await) });
             }
             let Some((ask, answer)) = under_way.next().await else {
-                return Ok(search.end());
+                return match search.end() {
+                    // Not 'nothing is there': that could delete the target when the annotation is made stricter.
+                    Answer::Many(found) if found.is_empty() && hidden => Err(self.failed(&format!(
+                        "nothing that fits may be read from namespace {}: the store's annotation {ANNOTATION} hides the \
+                         rest",
+                        self.namespace
+                    ))),
+                    end => Ok(end),
+                };
             };
-            let further = search.tell(ask, answer?);
+            let (answer, part) = answer?;
+            hidden |= part;
+            let further = search.tell(ask, answer);
             waiting.extend(further.map_err(|error| self.failed(&error.to_string()))?);
         }
     }
 
-    async fn ask(&self, path: Result<SecretPath, VaultError>, question: Question) -> Result<Answer, Failure> {
+    /// The answer, and whether something was left out of it that the namespace may not know.
+    async fn ask(
+        &self,
+        path: Result<SecretPath, VaultError>,
+        question: Question,
+    ) -> Result<(Answer, bool), Failure> {
         let path = path.map_err(|error| self.failure(ReadError::Vault(error)))?;
-        let answer = self
+        let told = self
             .ctx
             .stores
             .ask(self.store, self.namespace, path, question)
-            .await;
-        match answer {
-            Ok(KvAnswer::Found(json)) => Ok(Answer::Found(json)),
-            Ok(KvAnswer::Missing) => Ok(Answer::Missing),
-            Err(error) => Err(self.failure(error)),
-        }
+            .await
+            .map_err(|error| self.failure(error))?;
+        let answer = match told.answer {
+            KvAnswer::Found(json) => Answer::Found(json),
+            KvAnswer::Missing => Answer::Missing,
+        };
+        Ok((answer, told.hidden))
     }
 
     fn failed(&self, cause: &str) -> Failure {

@@ -15,7 +15,8 @@ use super::queue::{Priority, Work};
 use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
 use crate::api::store::{ClusterSecretStore, SecretStore, SecretStoreSpec, StoreKey, StoreStatus};
-use crate::store::Verdict;
+use crate::store::allowed_paths::ANNOTATION;
+use crate::store::{Form, Observed, Verdict};
 use crate::target::apply;
 use crate::telemetry::metrics::Kind;
 
@@ -84,13 +85,25 @@ fn seen<K: Resource<DynamicType = ()>>(
         requeue,
     };
     ctx.known_stores().insert(key.clone(), known);
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    if ctx
-        .stores
-        .observe(&key, uid, meta.generation.unwrap_or_default(), spec)
-    {
-        ctx.references.unfollow(&key);
-        ctx.store_queue.push(&key, Priority::Urgent);
+    let annotations = meta.annotations.iter().flatten();
+    let allowed_paths = annotations
+        .filter(|(name, _)| *name == ANNOTATION)
+        .map(|(_, text)| text.clone());
+    let form = Form {
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+        allowed_paths: allowed_paths.last(),
+    };
+    let observed = ctx.stores.observe(&key, form, spec);
+    if observed == Observed::Same {
+        return;
+    }
+    ctx.references.unfollow(&key);
+    ctx.store_queue.push(&key, Priority::Urgent);
+    if observed == Observed::Changed {
+        for user in ctx.index().users_of(&key) {
+            ctx.queue.push(&user, Priority::Urgent);
+        }
     }
 }
 
@@ -117,7 +130,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     let Some(known) = ctx.known_stores().get(key).cloned() else {
         return;
     };
-    let ready = condition(&verdict);
+    let ready = condition(ctx, key, &verdict);
     let namespace = key.namespace.as_deref().unwrap_or_default();
     ctx.metrics
         .condition(metrics_kind(key), namespace, &key.name, ready.status);
@@ -146,9 +159,13 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
         .push_at(key, Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)));
 }
 
-fn condition(verdict: &Verdict) -> Ready {
+fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
     match verdict {
-        Verdict::Ready => Ready::yes("Valid", "store validated"),
+        // ESO's words; that nobody may use it is worth a word, and no fault of the store.
+        Verdict::Ready => match nobody(ctx, key) {
+            Some(why) => Ready::yes("Valid", format!("store validated, but {why}")),
+            None => Ready::yes("Valid", "store validated"),
+        },
         Verdict::Outage { url, down } => Ready::no(
             down.outage.reason(),
             format!(
@@ -159,6 +176,16 @@ fn condition(verdict: &Verdict) -> Ready {
         ),
         Verdict::NotReady { reason, message } => Ready::no(reason, message.clone()),
     }
+}
+
+fn nobody(ctx: &Context, key: &StoreKey) -> Option<String> {
+    let users = ctx
+        .index()
+        .users_of(key)
+        .into_iter()
+        .map(|user| user.namespace)
+        .collect();
+    ctx.stores.nobody(key, &ctx.namespaces(), &users)
 }
 
 fn is_news(old: &StoreStatus, ready: &Ready) -> bool {

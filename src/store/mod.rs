@@ -1,10 +1,12 @@
 //! Living stores: what the controller asks, and what it is told.
 
+pub mod allowed_paths;
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
 pub mod session;
 pub mod settings;
+pub mod tenants;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,15 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::conditions::NamespaceRules;
 use self::connection::{Connection, Down, Health};
 use self::credentials::{Credentials, Identity};
 use self::session::{LoginChanged, ReadError, Session};
 use self::settings::{Ca, Reference, Served, Settings};
+use self::tenants::{Access, Told};
 use crate::api::store::{SecretStoreSpec, StoreKey};
 use crate::telemetry::metrics::Metrics;
 use crate::vault::error::VaultError;
-use crate::vault::kv::{Kv, KvAnswer, Question, SecretPath};
+use crate::vault::kv::{Kv, Question, SecretPath};
 use crate::vault::transport::Server;
 
 /// Identities that one store may have at once: one per namespace with referent authentication.
@@ -67,9 +69,8 @@ pub enum Gate {
 /// One Vault store.
 pub struct Store {
     key: StoreKey,
-    generation: i64,
     settings: Arc<Settings>,
-    rules: NamespaceRules,
+    access: Access,
     live: Mutex<Live>,
 }
 
@@ -80,17 +81,39 @@ struct Live {
     verdict: Option<Verdict>,
 }
 
+/// One form of a store. Annotations do not raise the generation, so the one that counts is part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Its uid.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// Its annotation `keyferry.dev/allowed-paths`.
+    pub allowed_paths: Option<String>,
+}
+
+/// What is new about a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// Nothing.
+    Same,
+    /// All of it.
+    New,
+    /// It was known in another form: whoever uses it is judged anew.
+    Changed,
+}
+
 enum Entry {
-    OtherClass,
-    Invalid {
-        uid: String,
-        generation: i64,
-        message: String,
-    },
-    Served {
-        uid: String,
-        store: Arc<Store>,
-    },
+    OtherClass(Form),
+    Invalid { form: Form, message: String },
+    Served { form: Form, store: Arc<Store> },
+}
+
+impl Entry {
+    fn form(&self) -> &Form {
+        let (Self::OtherClass(form) | Self::Invalid { form, .. } | Self::Served { form, .. }) = self;
+        form
+    }
 }
 
 /// All stores of a cluster.
@@ -154,49 +177,42 @@ impl Stores {
     }
 
     /// Takes note of a store as the watch shows it. Says whether it has to be validated.
-    pub fn observe(&self, key: &StoreKey, uid: &str, generation: i64, spec: &SecretStoreSpec) -> bool {
+    pub fn observe(&self, key: &StoreKey, form: Form, spec: &SecretStoreSpec) -> Observed {
         let mut entries = self.entries();
-        let same = match entries.get(key) {
-            Some(Entry::Served { uid: known, store }) => known == uid && store.generation == generation,
-            Some(Entry::Invalid {
-                uid: known,
-                generation: old,
-                ..
-            }) => known == uid && *old == generation,
-            _ => false,
-        };
-        if same {
-            return false;
+        if entries.get(key).is_some_and(|entry| *entry.form() == form) {
+            return Observed::Same;
         }
-        let entry = self.resolve(key, uid, generation, spec);
+        let entry = self.resolve(key, form, spec);
         let old = entries.insert(key.clone(), entry);
         drop(entries);
+        let observed = if old.is_some() {
+            Observed::Changed
+        } else {
+            Observed::New
+        };
         Self::close_later(old);
-        true
+        observed
     }
 
-    fn resolve(&self, key: &StoreKey, uid: &str, generation: i64, spec: &SecretStoreSpec) -> Entry {
-        let invalid = |message: String| Entry::Invalid {
-            uid: uid.into(),
-            generation,
-            message,
-        };
+    fn resolve(&self, key: &StoreKey, form: Form, spec: &SecretStoreSpec) -> Entry {
         match settings::resolve(key, spec, &self.class) {
-            Ok(Served::OtherClass) => Entry::OtherClass,
-            Ok(Served::Vault(settings)) => match NamespaceRules::compile(&spec.conditions) {
-                Ok(rules) => Entry::Served {
-                    uid: uid.into(),
+            Ok(Served::OtherClass) => Entry::OtherClass(form),
+            Ok(Served::Vault(settings)) => match Access::of(key, spec, form.allowed_paths.as_deref()) {
+                Ok(access) => Entry::Served {
+                    form,
                     store: Arc::new(Store {
                         key: key.clone(),
-                        generation,
                         settings: Arc::new(*settings),
-                        rules,
+                        access,
                         live: Mutex::default(),
                     }),
                 },
-                Err(message) => invalid(message),
+                Err(message) => Entry::Invalid { form, message },
             },
-            Err(problem) => invalid(problem.to_string()),
+            Err(problem) => Entry::Invalid {
+                form,
+                message: problem.to_string(),
+            },
         }
     }
 
@@ -222,7 +238,7 @@ impl Stores {
     /// `afresh` forgets a refused login first, because something it depends on changed.
     pub async fn validate(self: &Arc<Self>, key: &StoreKey, afresh: bool) -> Option<Verdict> {
         let store = match self.entries().get(key)? {
-            Entry::OtherClass => return None,
+            Entry::OtherClass(_) => return None,
             Entry::Invalid { message, .. } => {
                 return Some(Verdict::NotReady {
                     reason: "InvalidProviderConfig",
@@ -328,22 +344,14 @@ impl Stores {
     pub fn gate(&self, key: &StoreKey, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> Gate {
         match self.entries().get(key) {
             None => Gate::Missing,
-            Some(Entry::OtherClass) => Gate::OtherClass,
+            Some(Entry::OtherClass(_)) => Gate::OtherClass,
             Some(Entry::Invalid { message, .. }) => Gate::Closed(Verdict::NotReady {
                 reason: "InvalidProviderConfig",
                 message: message.clone(),
             }),
-            Some(Entry::Served { store, .. }) if !store.rules.allow(namespace, labels) => Gate::Forbidden,
+            Some(Entry::Served { store, .. }) if !store.admits(namespace, labels) => Gate::Forbidden,
             Some(Entry::Served { store, .. }) => store.gate(),
         }
-    }
-
-    /// Whether labels of namespaces decide about any store.
-    #[must_use]
-    pub fn look_at_labels(&self) -> bool {
-        self.entries()
-            .values()
-            .any(|entry| matches!(entry, Entry::Served { store, .. } if store.rules.look_at_labels()))
     }
 
     /// What a store depends on, in the cluster.
@@ -355,7 +363,8 @@ impl Stores {
         }
     }
 
-    /// Asks a store about a path for an ExternalSecret of a namespace.
+    /// Asks a store about a path for an ExternalSecret of a namespace. Every read passes here, and nothing is sent
+    /// for a path that the namespace may not read.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -365,12 +374,14 @@ impl Stores {
         namespace: &str,
         path: SecretPath,
         question: Question,
-    ) -> Result<KvAnswer, ReadError> {
+    ) -> Result<Told, ReadError> {
+        store.permit(namespace, &path, question)?;
         let referent = store.settings.is_referent().then(|| namespace.to_string());
         let session = self
             .session(store, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
-        session.ask(path, question).await
+        let answer = session.ask(path.clone(), question).await?;
+        Ok(store.show(namespace, &path, question, answer))
     }
 
     fn session(&self, store: &Arc<Store>, identity: Identity) -> Result<Arc<Session>, String> {
