@@ -179,6 +179,10 @@ fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
 }
 
 fn nobody(ctx: &Context, key: &StoreKey) -> Option<String> {
+    // Of several operators, each with its own namespaces, none may say what another denies.
+    if !ctx.whole_cluster {
+        return None;
+    }
     let users = ctx
         .index()
         .users_of(key)

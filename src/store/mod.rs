@@ -4,6 +4,7 @@ pub mod allowed_paths;
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
+pub mod retries;
 pub mod session;
 pub mod settings;
 pub mod tenants;

@@ -441,7 +441,10 @@ impl Session {
                 key.path.answer(key.question, transport.send(call).await?)
             }
         };
-        self.connection.call(key.question.operation(), read_with).await
+        let operation = key.question.operation();
+        self.connection
+            .call_with(operation, self.settings.retries, read_with)
+            .await
     }
 }
 

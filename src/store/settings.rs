@@ -5,6 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::retries::Retries;
 use crate::api::meta::{SecretKeySelector, ServiceAccountSelector};
 use crate::api::store::{Provider, SecretStoreSpec, StoreKey};
 use crate::api::vault::{CaProvider, CaProviderType, KvVersion, OpenBaoProvider, VaultAuth, VaultProvider};
@@ -95,6 +96,8 @@ pub struct Settings {
     pub kv: Kv,
     /// How to log in.
     pub auth: Auth,
+    /// How to repeat a read that failed by the server's fault.
+    pub retries: Retries,
 }
 
 /// What a store is for us.
@@ -142,7 +145,8 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
     spec.refresh_interval(std::time::Duration::ZERO)
         .map_err(|e| Invalid(e.to_string()))?;
     let scope = Scope { key };
-    let settings = match &spec.provider {
+    let retries = Retries::of(spec).map_err(Invalid)?;
+    let mut settings = match &spec.provider {
         Provider {
             vault: Some(vault), ..
         } => scope.vault(vault)?,
@@ -157,6 +161,7 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
             )));
         }
     };
+    settings.retries = retries;
     Ok(Served::Vault(Box::new(settings)))
 }
 
@@ -196,6 +201,7 @@ impl Scope<'_> {
                 version: vault.version.unwrap_or_default(),
             },
             auth: self.auth(auth)?,
+            retries: Retries::default(),
         })
     }
 
@@ -233,6 +239,7 @@ impl Scope<'_> {
                 version: bao.version.unwrap_or(KvVersion::V2),
             },
             auth: resolved,
+            retries: Retries::default(),
         })
     }
 
