@@ -179,17 +179,12 @@ fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
 }
 
 fn nobody(ctx: &Context, key: &StoreKey) -> Option<String> {
+    let users = ctx.index().users_of(key);
+    let users = users.into_iter().map(|user| user.namespace).collect();
+    let namespaces = ctx.namespaces();
     // Of several operators, each with its own namespaces, none may say what another denies.
-    if !ctx.whole_cluster {
-        return None;
-    }
-    let users = ctx
-        .index()
-        .users_of(key)
-        .into_iter()
-        .map(|user| user.namespace)
-        .collect();
-    ctx.stores.nobody(key, &ctx.namespaces(), &users)
+    let all = ctx.whole_cluster.then_some(&*namespaces);
+    ctx.stores.nobody(key, all, &users)
 }
 
 fn is_news(old: &StoreStatus, ready: &Ready) -> bool {

@@ -152,19 +152,22 @@ impl Stores {
             .collect()
     }
 
-    /// Why a store that is fine serves nobody, if that is so: an end of a sentence. `all` are the namespaces that exist,
-    /// `users` those of the ExternalSecrets that name the store.
+    /// Why a store that is fine serves nobody, if that is so: an end of a sentence. `all` are the namespaces that
+    /// exist, if they are known; `users` those of the ExternalSecrets that name the store.
     #[must_use]
-    pub fn nobody(&self, key: &StoreKey, all: &Namespaces, users: &BTreeSet<String>) -> Option<String> {
+    pub fn nobody(
+        &self,
+        key: &StoreKey,
+        all: Option<&Namespaces>,
+        users: &BTreeSet<String>,
+    ) -> Option<String> {
         let store = self.served(key)?;
         if store.access.paths.as_ref().is_some_and(AllowedPaths::is_empty) {
             return Some(format!(
                 "nobody may read by it: its annotation {ANNOTATION} has no patterns"
             ));
         }
-        if store.access.namespaces.is_open() || all.is_empty() {
-            return None;
-        }
+        let all = all.filter(|all| !all.is_empty() && !store.access.namespaces.is_open())?;
         let admitted = |name: &String| {
             all.get(name)
                 .is_some_and(|labels| store.admits(name, Some(labels)))

@@ -14,4 +14,5 @@ mod policies;
 mod scene;
 mod security;
 mod templates;
+mod tenants;
 mod tokens;
