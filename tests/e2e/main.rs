@@ -16,4 +16,5 @@ mod policies;
 mod scene;
 mod security;
 mod templates;
+mod tenants;
 mod tokens;
