@@ -492,3 +492,6 @@ fn spend(held: &mut Held) -> Token {
     }
     held.lease.token.clone()
 }
+
+#[cfg(test)]
+mod tests;

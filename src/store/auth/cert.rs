@@ -103,7 +103,10 @@ impl Method for Cert {
                 ..
             }
         )
-        .then(|| "was asked without TLS, so that no certificate was shown; auth.cert needs an https:// server".into())
+        .then(|| {
+            "was asked without TLS, so that no certificate was shown; auth.cert needs an https:// server"
+                .into()
+        })
     }
 
     fn client_certificate(&self) -> Option<&ClientCertificate> {

@@ -22,7 +22,9 @@ impl Jwt {
     pub(super) fn resolve(scope: &Scope<'_>, auth: &VaultJwtAuth) -> Result<Self, Invalid> {
         let field = scope.field("auth.jwt");
         let jwt = match (&auth.secret_ref, &auth.kubernetes_service_account_token) {
-            (Some(secret), _) => JwtSource::Secret(scope.secret(&format!("{field}.secretRef"), secret, None)?),
+            (Some(secret), _) => {
+                JwtSource::Secret(scope.secret(&format!("{field}.secretRef"), secret, None)?)
+            }
             (None, Some(token)) => {
                 requested(scope, &format!("{field}.kubernetesServiceAccountToken"), token)?
             }
@@ -42,11 +44,7 @@ impl Jwt {
 }
 
 /// ESO's rules: the audiences of both places, `vault` if the second is absent; ten minutes.
-fn requested(
-    scope: &Scope<'_>,
-    field: &str,
-    token: &VaultServiceAccountToken,
-) -> Result<JwtSource, Invalid> {
+fn requested(scope: &Scope<'_>, field: &str, token: &VaultServiceAccountToken) -> Result<JwtSource, Invalid> {
     let account = &token.service_account_ref;
     let further = token.audiences.clone().unwrap_or_else(|| vec!["vault".into()]);
     let seconds = token.expiration_seconds.unwrap_or(TOKEN_SECONDS);

@@ -211,9 +211,9 @@ fn path_fault(text: &str) -> Option<&'static str> {
         return Some("holds control characters, which no path may hold; remove them");
     }
     let leaves = |part: &str| matches!(part, "" | "." | "..");
-    text.split('/')
-        .any(leaves)
-        .then_some("is a part of the login's path and must hold no '.', '..' or nothing between slashes; correct it")
+    text.split('/').any(leaves).then_some(
+        "is a part of the login's path and must hold no '.', '..' or nothing between slashes; correct it",
+    )
 }
 
 /// Whether Vault refused what was shown, rather than failed.
@@ -234,3 +234,6 @@ fn complete<E: rustify::endpoint::Endpoint>(request: Option<E>) -> Result<Call, 
 fn text<'a>(proof: &'a SecretBytes, what: &str) -> Result<&'a str, String> {
     std::str::from_utf8(proof.expose()).map_err(|_| format!("{what} is not text"))
 }
+
+#[cfg(test)]
+mod tests;

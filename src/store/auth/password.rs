@@ -33,9 +33,11 @@ impl Password {
         if let Some(fault) = path_fault(user) {
             return Err(Invalid(format!("{field}.username {fault}")));
         }
-        let secret = spec
-            .secret
-            .ok_or_else(|| Invalid(format!("{field}.secretRef is missing; name the Secret and key of the password")))?;
+        let secret = spec.secret.ok_or_else(|| {
+            Invalid(format!(
+                "{field}.secretRef is missing; name the Secret and key of the password"
+            ))
+        })?;
         Ok(Self {
             mount: mount_or(spec.path, spec.default_path),
             user: user.to_owned(),
@@ -59,7 +61,11 @@ impl Password {
     }
 
     /// The password goes byte for byte: a newline at its end may be meant. If it was not, the message says it.
-    pub(super) async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    pub(super) async fn proof(
+        &self,
+        cluster: &dyn Credentials,
+        identity: &Identity,
+    ) -> Result<Proof, String> {
         let password = cluster.secret(&self.key, identity).await?;
         let password = text(&password, "the password")?;
         let place = self.key.place(identity);
