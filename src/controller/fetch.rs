@@ -10,6 +10,7 @@ use super::context::Context;
 use super::index::ObjectKey;
 use super::outcome::Failure;
 use crate::api::vault::KvVersion;
+use crate::store::allowed_paths::ANNOTATION;
 use crate::store::fake::Fake;
 use crate::store::session::ReadError;
 use crate::store::settings::Settings;
@@ -50,6 +51,31 @@ pub async fn read_all(
         }
     });
     join_all(reads).await.into_iter().collect()
+}
+
+/// Whether the namespace may do a read.
+///
+/// # Errors
+/// If it may not.
+pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -> Result<(), Failure> {
+    let Source::Vault(settings) = store.source() else {
+        return Ok(());
+    };
+    let (kv, namespace) = (&settings.kv, &key.namespace);
+    let (path, question) = match &read.what {
+        What::Value => (kv.locate(&read.key), Question::Value(None)),
+        What::Metadata => (kv.locate(&read.key), Question::Metadata),
+        What::Find(_) => (kv.folder(&read.key), Question::Names),
+    };
+    let reader = Reader {
+        ctx,
+        namespace,
+        asked: Asked { read, store },
+        settings,
+    };
+    // A path that is none is told when it is read.
+    path.map_or(Ok(()), |path| store.permit(kv, namespace, &path, question))
+        .map_err(|error| reader.failure(error))
 }
 
 /// Makes the target's data of the answers. Rewrites may take seconds, so they are done beside the loops.
@@ -135,7 +161,7 @@ impl Reader<'_> {
 
     async fn one(&self, question: Question) -> Result<Answer, Failure> {
         let path = self.settings.kv.locate(&self.asked.read.key);
-        self.ask(path, question).await
+        Ok(self.ask(path, question).await?.0)
     }
 
     /// Folders are listed and secrets read as they are found, last found first, so that little waits in memory.
@@ -152,6 +178,7 @@ impl Reader<'_> {
             .map_err(|error| self.asked.failed(&error.to_string()))?;
         let mut waiting = vec![first];
         let mut under_way = FuturesUnordered::new();
+        let mut hidden = false;
         loop {
             while under_way.len() < SEARCH_WIDTH
                 && let Some(ask) = waiting.pop()
@@ -164,28 +191,46 @@ impl Reader<'_> {
                 under_way.push(async move { (ask, self.ask(path, question).await) });
             }
             let Some((ask, answer)) = under_way.next().await else {
-                return Ok(search.end());
+                return match search.end() {
+                    // Not 'nothing is there': that could delete the target when the annotation is made stricter.
+                    Answer::Many(found) if found.is_empty() && hidden => Err(self.asked.failed(&format!(
+                        "nothing that fits may be read from namespace {}: the store's annotation {ANNOTATION} hides the \
+                         rest",
+                        self.namespace
+                    ))),
+                    end => Ok(end),
+                };
             };
-            let further = search.tell(ask, answer?);
+            let (answer, part) = answer?;
+            hidden |= part;
+            let further = search.tell(ask, answer);
             waiting.extend(further.map_err(|error| self.asked.failed(&error.to_string()))?);
         }
     }
 
-    async fn ask(&self, path: Result<SecretPath, VaultError>, question: Question) -> Result<Answer, Failure> {
+    /// The answer, and whether something was left out of it that the namespace may not know.
+    async fn ask(
+        &self,
+        path: Result<SecretPath, VaultError>,
+        question: Question,
+    ) -> Result<(Answer, bool), Failure> {
         let path = path.map_err(|error| self.failure(ReadError::Vault(error)))?;
-        let answer = self
+        let told = self
             .ctx
             .stores
             .ask(self.asked.store, self.namespace, path.clone(), question)
-            .await;
-        match answer {
-            Ok(KvAnswer::Found(json)) => Ok(Answer::Found(json)),
-            Ok(KvAnswer::Missing) => Ok(Answer::Missing),
-            Err(ReadError::Vault(error @ VaultError::Status { .. })) => {
-                Err(self.asked.failed(&path.explain(question, &error)))
-            }
-            Err(error) => Err(self.failure(error)),
-        }
+            .await
+            .map_err(|error| match error {
+                ReadError::Vault(error @ VaultError::Status { .. }) => {
+                    self.asked.failed(&path.explain(question, &error))
+                }
+                error => self.failure(error),
+            })?;
+        let answer = match told.answer {
+            KvAnswer::Found(json) => Answer::Found(json),
+            KvAnswer::Missing => Answer::Missing,
+        };
+        Ok((answer, told.hidden))
     }
 
     fn failure(&self, error: ReadError) -> Failure {

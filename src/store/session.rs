@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::{CallError, Connection, Down};
 use super::login::{Login, LoginError};
+use super::retries::Retries;
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath, Told};
 use crate::vault::transport::{Token, Transport};
@@ -52,6 +53,7 @@ struct ReadKey {
 pub struct Session {
     connection: Arc<Connection>,
     login: Login,
+    retries: Retries,
     reads: Mutex<HashMap<ReadKey, Slot>>,
     /// The mounts that are KV v2, and when Vault said so.
     mounts: AsyncMutex<HashMap<String, Instant>>,
@@ -60,10 +62,11 @@ pub struct Session {
 impl Session {
     /// A session over a connection.
     #[must_use]
-    pub fn new(connection: Arc<Connection>, login: Login) -> Arc<Self> {
+    pub fn new(connection: Arc<Connection>, login: Login, retries: Retries) -> Arc<Self> {
         Arc::new(Self {
             connection,
             login,
+            retries,
             reads: Mutex::default(),
             mounts: AsyncMutex::default(),
         })
@@ -194,7 +197,10 @@ impl Session {
                 key.path.answer(key.question, transport.send(call).await?)
             }
         };
-        self.connection.call(key.question.operation(), read_with).await
+        let operation = key.question.operation();
+        self.connection
+            .call_with(operation, self.retries, read_with)
+            .await
     }
 }
 

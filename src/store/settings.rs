@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::auth::Auth;
 use super::fake::Fake;
+use super::retries::Retries;
 use super::scope::{Invalid, Need, Reference, ReferenceKind, Scope, SecretKey};
 use crate::api::store::{Provider, SecretStoreSpec, StoreKey};
 use crate::api::vault::{
@@ -57,6 +58,8 @@ pub struct Settings {
     pub kv: Kv,
     /// How to log in.
     pub auth: Auth,
+    /// How to repeat a read that failed by the server's fault.
+    pub retries: Retries,
 }
 
 /// What a store is for us.
@@ -85,7 +88,8 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
     spec.refresh_interval(std::time::Duration::ZERO)
         .map_err(|e| Invalid(e.to_string()))?;
     let scope = |provider| Scope { key, provider };
-    let settings = match &spec.provider {
+    let retries = Retries::of(spec).map_err(Invalid)?;
+    let mut settings = match &spec.provider {
         Provider {
             vault: Some(vault), ..
         } => scope("vault").vault(vault)?,
@@ -101,6 +105,7 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
             )));
         }
     };
+    settings.retries = retries;
     Ok(Served::Vault(Box::new(settings)))
 }
 
@@ -154,6 +159,7 @@ impl Scope<'_> {
                 version: vault.version.unwrap_or_default(),
             },
             auth,
+            retries: Retries::default(),
         })
     }
 
@@ -172,6 +178,7 @@ impl Scope<'_> {
                 version: bao.version.unwrap_or(KvVersion::V2),
             },
             auth: Auth::resolve(self, &as_vault(auth_spec))?,
+            retries: Retries::default(),
         })
     }
 

@@ -195,6 +195,17 @@ impl SecretPath {
         Ok(below)
     }
 
+    /// The path as a rule of its store names it: below the mount, or beginning with it if the store names none.
+    /// Empty segments are left out, as they are in the request.
+    #[must_use]
+    pub fn within(&self, kv: &Kv) -> String {
+        let mount = kv.mount.is_none().then_some(self.mount.as_str());
+        let parts = mount.into_iter().chain([self.path.as_str()]);
+        let segments = parts.flat_map(|part| part.split('/'));
+        let segments: Vec<&str> = segments.filter(|segment| !segment.is_empty()).collect();
+        segments.join("/")
+    }
+
     /// The request that asks.
     ///
     /// # Errors

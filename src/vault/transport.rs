@@ -82,7 +82,7 @@ impl Token {
 /// One request, complete but for the server.
 #[derive(Clone)]
 pub struct Call {
-    request: http::Request<Vec<u8>>,
+    request: Box<http::Request<Vec<u8>>>,
     token: Option<Token>,
     namespace: Namespace,
 }
@@ -109,7 +109,7 @@ impl Call {
             .request("http://vault/v1")
             .map_err(|_| VaultError::BadRequest("the path cannot be written as a URL".into()))?;
         Ok(Self {
-            request,
+            request: Box::new(request),
             token: None,
             namespace: Namespace::Servers,
         })

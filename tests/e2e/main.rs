@@ -17,6 +17,7 @@ mod policies;
 mod scene;
 mod security;
 mod templates;
+mod tenants;
 mod tls;
 mod tokens;
 mod wire;

@@ -333,6 +333,8 @@ fn numbers_booleans_and_null_stay_as_vault_sent_them() {
         found(answer(200, secret)),
         r#"{"b":true,"f":2.1234534153423423,"n":42}"#
     );
+    // Unlike for ESO, a 200 never means that a secret is gone: no Vault says so.
+    assert!(v1_answer(200, r#"{"data":null}"#).is_err());
 }
 
 #[test]
