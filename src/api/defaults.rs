@@ -150,3 +150,39 @@ impl Provider {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn interval(value: &Value) -> Result<u64, String> {
+        let spec = json!({"provider": {"vault": {"server": "http://v"}}, "refreshInterval": value});
+        let spec: SecretStoreSpec = serde_json::from_value(spec).unwrap();
+        Ok(spec.refresh_interval(Duration::from_secs(300))?.as_secs())
+    }
+
+    #[test]
+    fn the_interval_of_a_store_is_seconds_or_a_duration_and_zero_means_the_default() {
+        for (value, seconds) in [
+            (json!(null), 300),
+            (json!(60), 60),
+            (json!(0), 300),
+            (json!("0"), 300),
+            (json!("0s"), 300),
+            (json!(""), 300),
+            (json!("1h30m"), 5_400),
+        ] {
+            assert_eq!(interval(&value), Ok(seconds), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_interval_of_a_store_that_is_none_is_named() {
+        for value in [json!("soon"), json!("60"), json!(-1), json!("-1h")] {
+            let error = interval(&value).unwrap_err();
+            assert!(error.starts_with("invalid refreshInterval"), "{value}: {error}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Runs the controller: client, servers, signals.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ fn settings(args: &RunArgs) -> Settings {
             .iter()
             .map(|n| n.trim().to_string())
             .filter(|n| !n.is_empty())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
             .collect(),
         class: args.controller_class.clone(),
         concurrent: args.concurrent,

@@ -36,6 +36,8 @@ pub struct Memory {
     pub failures: u32,
     /// Since when a sync is due that has not succeeded.
     pub overdue_since: Option<Timestamp>,
+    /// A store that it reads from changed since it last read.
+    pub store_changed: bool,
     /// Generation of a form of the object that cannot be read, and that was told already.
     pub malformed: Option<i64>,
 }
@@ -70,6 +72,8 @@ pub struct Context {
     pub kinds: Kinds,
     /// Between checks of a store that does not say otherwise.
     pub store_requeue: Duration,
+    /// Whether all namespaces are looked after, and so known.
+    pub whole_cluster: bool,
     index: Mutex<Index>,
     targets: Mutex<Targets>,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
@@ -138,6 +142,8 @@ pub struct Parts {
     pub generic_targets: bool,
     /// See [`Context::store_requeue`].
     pub store_requeue: Duration,
+    /// See [`Context::whole_cluster`].
+    pub whole_cluster: bool,
 }
 
 /// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
@@ -177,6 +183,7 @@ impl Context {
             generic_targets: parts.generic_targets,
             kinds: Kinds::default(),
             store_requeue: parts.store_requeue,
+            whole_cluster: parts.whole_cluster,
             index: Mutex::default(),
             targets: Mutex::default(),
             memory: Mutex::default(),

@@ -26,6 +26,8 @@ pub struct Circumstances<'a> {
     pub pending: bool,
     /// An object that holds a template of the target changed since it was rendered.
     pub template_changed: bool,
+    /// A store that the object reads from is another one than at the last sync.
+    pub store_changed: bool,
     /// The target.
     pub target: State,
     /// When a periodic refresh may happen; none means always.
@@ -71,7 +73,7 @@ pub fn need(object: &ExternalSecret, interval: Duration, known: &Circumstances<'
         RefreshPolicy::CreatedOnce if !awaited => Need::Nothing,
         _ if changed => Need::Sync(known.now),
         RefreshPolicy::OnChange if !awaited => Need::Nothing,
-        _ if known.pending => in_window(known, known.now),
+        _ if known.pending || known.store_changed => in_window(known, known.now),
         _ if interval.is_zero() => Need::Nothing,
         _ => {
             let wait = interval.saturating_sub(share(object, interval));
@@ -147,6 +149,7 @@ mod tests {
             last_success: None,
             pending: false,
             template_changed: false,
+            store_changed: false,
             target,
             windows: None,
         }
@@ -208,6 +211,21 @@ mod tests {
             }],
         })
         .unwrap()
+    }
+
+    #[test]
+    fn a_store_that_changed_is_read_anew_by_what_is_refreshed_periodically_and_by_nothing_else() {
+        let mut known = at("2026-01-01T00:10:00Z", State::Intact);
+        known.store_changed = true;
+        let synced = |spec| need(&object(spec, SYNCED), HOUR, &known);
+        assert!(matches!(synced(json!({})), Need::Sync(_)));
+        for policy in ["CreatedOnce", "OnChange"] {
+            assert_eq!(
+                synced(json!({"refreshPolicy": policy})),
+                Need::Nothing,
+                "{policy}"
+            );
+        }
     }
 
     #[test]

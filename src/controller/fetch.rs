@@ -10,10 +10,13 @@ use super::context::Context;
 use super::index::ObjectKey;
 use super::outcome::Failure;
 use crate::api::vault::KvVersion;
-use crate::store::Store;
+use crate::store::allowed_paths::ANNOTATION;
+use crate::store::fake::Fake;
 use crate::store::session::ReadError;
+use crate::store::settings::Settings;
+use crate::store::{Source, Store};
 use crate::sync::assemble::{Answer, Assembled, assemble};
-use crate::sync::find::{Ask, Filter, Search};
+use crate::sync::find::{self, Ask, Filter, Search};
 use crate::sync::plan::{Destination, Entry, Plan, Read, What};
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath};
@@ -33,22 +36,46 @@ pub async fn read_all(
     stores: &[Arc<Store>],
 ) -> Result<Vec<Answer>, Failure> {
     let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
-        let reader = Reader {
-            ctx,
-            namespace: &key.namespace,
-            read,
-            store,
-        };
-        match &read.what {
-            What::Value => {
-                let version = read.version.as_deref().and_then(|version| version.parse().ok());
-                reader.one(Question::Value(version)).await
+        let asked = Asked { read, store };
+        match store.source() {
+            Source::Fake(fake) => asked.fake(fake),
+            Source::Vault(settings) => {
+                let reader = Reader {
+                    ctx,
+                    namespace: &key.namespace,
+                    asked,
+                    settings,
+                };
+                reader.read().await
             }
-            What::Metadata => reader.one(Question::Metadata).await,
-            What::Find(filter) => reader.search(filter).await,
         }
     });
     join_all(reads).await.into_iter().collect()
+}
+
+/// Whether the namespace may do a read.
+///
+/// # Errors
+/// If it may not.
+pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -> Result<(), Failure> {
+    let Source::Vault(settings) = store.source() else {
+        return Ok(());
+    };
+    let (kv, namespace) = (&settings.kv, &key.namespace);
+    let (path, question) = match &read.what {
+        What::Value => (kv.locate(&read.key), Question::Value(None)),
+        What::Metadata => (kv.locate(&read.key), Question::Metadata),
+        What::Find(_) => (kv.folder(&read.key), Question::Names),
+    };
+    let reader = Reader {
+        ctx,
+        namespace,
+        asked: Asked { read, store },
+        settings,
+    };
+    // A path that is none is told when it is read.
+    path.map_or(Ok(()), |path| store.permit(kv, namespace, &path, question))
+        .map_err(|error| reader.failure(error))
 }
 
 /// Makes the target's data of the answers. Rewrites may take seconds, so they are done beside the loops.
@@ -66,34 +93,92 @@ pub async fn assembled(ctx: &Context, plan: &Plan, answers: Vec<Answer>) -> Resu
     assembled.map_err(|error| Failure::own(error.to_string()))
 }
 
-/// One read, with all that it needs.
-struct Reader<'a> {
-    ctx: &'a Context,
-    namespace: &'a str,
+/// One read, and the store that it is for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
     read: &'a Read,
     store: &'a Arc<Store>,
 }
 
+impl Asked<'_> {
+    fn fake(self, fake: &Fake) -> Result<Answer, Failure> {
+        match &self.read.what {
+            What::Find(filter) => {
+                find::among(filter, fake.latest()).map_err(|error| self.failed(&error.to_string()))
+            }
+            What::Value | What::Metadata => {
+                let value = fake.value(&self.read.key, self.read.version.as_deref());
+                Ok(value.map_or(Answer::Missing, Answer::Text))
+            }
+        }
+    }
+
+    /// The version as KV v2 counts them.
+    fn version(self) -> Result<Option<u64>, Failure> {
+        let Some(version) = &self.read.version else {
+            return Ok(None);
+        };
+        let number = version_number(version).ok_or_else(|| {
+            Failure::refused(format!(
+                "the version of key {} is {version:?}, but versions of a secret in Vault are whole numbers from 1; \
+                 correct it, or remove it for the latest version",
+                self.read.key
+            ))
+        })?;
+        Ok(Some(number))
+    }
+
+    fn failed(self, cause: &str) -> Failure {
+        Failure::own(format!("{} could not {}: {cause}", self.store.key(), self.aim()))
+    }
+
+    /// What is done, for messages.
+    fn aim(self) -> String {
+        match (&self.read.what, self.read.key.as_str()) {
+            (What::Find(_), "") => "find secrets".to_owned(),
+            (What::Find(_), path) => format!("find secrets below {path}"),
+            (_, key) => format!("read key {key}"),
+        }
+    }
+}
+
+/// One read of a Vault, with all that it needs.
+struct Reader<'a> {
+    ctx: &'a Context,
+    namespace: &'a str,
+    asked: Asked<'a>,
+    settings: &'a Settings,
+}
+
 impl Reader<'_> {
+    async fn read(&self) -> Result<Answer, Failure> {
+        match &self.asked.read.what {
+            What::Value => self.one(Question::Value(self.asked.version()?)).await,
+            What::Metadata => self.one(Question::Metadata).await,
+            What::Find(filter) => self.search(filter).await,
+        }
+    }
+
     async fn one(&self, question: Question) -> Result<Answer, Failure> {
-        let path = self.store.kv().locate(&self.read.key);
-        self.ask(path, question).await
+        let path = self.settings.kv.locate(&self.asked.read.key);
+        Ok(self.ask(path, question).await?.0)
     }
 
     /// Folders are listed and secrets read as they are found, last found first, so that little waits in memory.
     async fn search(&self, filter: &Filter) -> Result<Answer, Failure> {
-        if filter.has_tags() && self.store.kv().version == KvVersion::V1 {
-            return Err(self.failed(
+        if filter.has_tags() && self.settings.kv.version == KvVersion::V1 {
+            return Err(self.asked.failed(
                 "cannot perform find by tag operations with kv version v1; remove find.tags, or search a store with \
                  version v2",
             ));
         }
-        let folder = self.store.kv().folder(&self.read.key);
+        let folder = self.settings.kv.folder(&self.asked.read.key);
         let folder = folder.map_err(|error| self.failure(ReadError::Vault(error)))?;
-        let (mut search, first) =
-            Search::begin(&self.read.key, filter).map_err(|error| self.failed(&error.to_string()))?;
+        let (mut search, first) = Search::begin(&self.asked.read.key, filter)
+            .map_err(|error| self.asked.failed(&error.to_string()))?;
         let mut waiting = vec![first];
         let mut under_way = FuturesUnordered::new();
+        let mut hidden = false;
         loop {
             while under_way.len() < SEARCH_WIDTH
                 && let Some(ask) = waiting.pop()
@@ -106,59 +191,84 @@ impl Reader<'_> {
                 under_way.push(async move { (ask, self.ask(path, question).await) });
             }
             let Some((ask, answer)) = under_way.next().await else {
-                return Ok(search.end());
+                return match search.end() {
+                    // Not 'nothing is there': that could delete the target when the annotation is made stricter.
+                    Answer::Many(found) if found.is_empty() && hidden => Err(self.asked.failed(&format!(
+                        "nothing that fits may be read from namespace {}: the store's annotation {ANNOTATION} hides the \
+                         rest",
+                        self.namespace
+                    ))),
+                    end => Ok(end),
+                };
             };
-            let further = search.tell(ask, answer?);
-            waiting.extend(further.map_err(|error| self.failed(&error.to_string()))?);
+            let (answer, part) = answer?;
+            hidden |= part;
+            let further = search.tell(ask, answer);
+            waiting.extend(further.map_err(|error| self.asked.failed(&error.to_string()))?);
         }
     }
 
-    async fn ask(&self, path: Result<SecretPath, VaultError>, question: Question) -> Result<Answer, Failure> {
+    /// The answer, and whether something was left out of it that the namespace may not know.
+    async fn ask(
+        &self,
+        path: Result<SecretPath, VaultError>,
+        question: Question,
+    ) -> Result<(Answer, bool), Failure> {
         let path = path.map_err(|error| self.failure(ReadError::Vault(error)))?;
-        let answer = self
+        let told = self
             .ctx
             .stores
-            .ask(self.store, self.namespace, path.clone(), question)
-            .await;
-        match answer {
-            Ok(KvAnswer::Found(json)) => Ok(Answer::Found(json)),
-            Ok(KvAnswer::Missing) => Ok(Answer::Missing),
-            Err(ReadError::Vault(error @ VaultError::Status { .. })) => {
-                Err(self.failed(&path.explain(question, &error)))
-            }
-            Err(error) => Err(self.failure(error)),
-        }
-    }
-
-    fn failed(&self, cause: &str) -> Failure {
-        Failure::own(format!("{} could not {}: {cause}", self.store.key(), self.aim()))
-    }
-
-    /// What is done, for messages.
-    fn aim(&self) -> String {
-        match (&self.read.what, self.read.key.as_str()) {
-            (What::Find(_), "") => "find secrets".to_owned(),
-            (What::Find(_), path) => format!("find secrets below {path}"),
-            (_, key) => format!("read key {key}"),
-        }
+            .ask(self.asked.store, self.namespace, path.clone(), question)
+            .await
+            .map_err(|error| match error {
+                ReadError::Vault(error @ VaultError::Status { .. }) => {
+                    self.asked.failed(&path.explain(question, &error))
+                }
+                error => self.failure(error),
+            })?;
+        let answer = match told.answer {
+            KvAnswer::Found(json) => Answer::Found(json),
+            KvAnswer::Missing => Answer::Missing,
+        };
+        Ok((answer, told.hidden))
     }
 
     fn failure(&self, error: ReadError) -> Failure {
-        let store = self.store;
+        let store = self.asked.store;
         match error {
             ReadError::Outage(down) => Failure::Outage {
                 store: store.key().clone(),
-                url: store.url().into(),
+                url: self.settings.url.clone(),
                 down,
             },
             ReadError::Login(message) => Failure::store_not_ready(store.key(), "VaultDenied", &message),
-            ReadError::Denied(message) => match &self.read.what {
-                What::Find(_) => self.failed(&message),
-                What::Value | What::Metadata => Failure::own(format!("key {}: {message}", self.read.key)),
+            ReadError::Denied(message) => match &self.asked.read.what {
+                What::Find(_) => self.asked.failed(&message),
+                What::Value | What::Metadata => {
+                    Failure::own(format!("key {}: {message}", self.asked.read.key))
+                }
             },
             // No fault of the object: it is tried again, and its status says nothing of it.
             ReadError::Vault(error @ VaultError::RateLimited { .. }) => Failure::Api(error.to_string()),
-            ReadError::Vault(error) => self.failed(&error.to_string()),
+            ReadError::Vault(error) => self.asked.failed(&error.to_string()),
+        }
+    }
+}
+
+fn version_number(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && *number > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_a_positive_whole_number() {
+        assert_eq!(version_number("3"), Some(3));
+        for text in ["0", "-1", "+1", "latest", "1.0", " 1", "99999999999999999999"] {
+            assert_eq!(version_number(text), None, "{text}");
         }
     }
 }

@@ -109,6 +109,7 @@ pub async fn run(
         outage_grace: settings.outage_grace,
         generic_targets: settings.generic_targets,
         store_requeue: settings.store_requeue,
+        whole_cluster: settings.namespaces.is_empty(),
     }));
     // Every loop runs for ever: the first that ends, whatever the reason, ends the process, because a
     // pod that looks healthy and does nothing is the worst outcome.

@@ -89,11 +89,18 @@ impl Failure {
         }
     }
 
-    /// The store's conditions leave this namespace out.
+    /// The store's conditions leave this namespace out, as far as its labels are known.
     #[must_use]
-    pub fn store_forbidden(store: &StoreKey, namespace: &str) -> Self {
+    pub fn store_forbidden(store: &StoreKey, namespace: &str, labels_known: bool) -> Self {
+        let hint = if labels_known {
+            ""
+        } else {
+            "; its labels are unknown: allow the operator to get, list and watch the namespace, or name it in the \
+             condition"
+        };
         let message = format!(
-            "{PROVIDER}: using cluster store \"{}\" is not allowed from namespace \"{namespace}\": denied by spec.condition",
+            "{PROVIDER}: using cluster store \"{}\" is not allowed from namespace \"{namespace}\": denied by \
+             spec.condition{hint}",
             store.name
         );
         Self::Store {
@@ -215,6 +222,15 @@ fn error_reason(object: &ExternalSecret) -> &'static str {
         Some(_) => RESOURCE_SYNC_ERROR,
         None => SYNC_ERROR,
     }
+}
+
+/// Whether the status says that the last try failed.
+#[must_use]
+pub fn has_failed(object: &ExternalSecret) -> bool {
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .filter(|condition| condition.type_ == READY && condition.status == "False")
+        .any(|condition| condition.reason.as_deref() == Some(error_reason(object)))
 }
 
 fn was_ready(object: &ExternalSecret) -> bool {

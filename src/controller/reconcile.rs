@@ -132,14 +132,16 @@ async fn reconcile(
         now: Timestamp::now(),
         version: &version,
         last_success: memory.last_success,
-        pending: memory.overdue_since.is_some() || memory.failures > 0,
+        pending: memory.overdue_since.is_some() || memory.failures > 0 || outcome::has_failed(object),
         template_changed: ctx.template_sources.is_changed(key),
+        store_changed: memory.store_changed,
         target,
         windows: plan.windows.as_ref(),
     };
     let overdue_since = match due::need(object, interval, &known) {
         Need::Nothing => return Ok(Step::Next(Next::Nothing)),
         Need::At(at) => {
+            still_allowed(ctx, key, &plan)?;
             if memory.overdue_since.is_some() {
                 // Kept back by a window: it is overdue again when that lets it through.
                 ctx.remember(key, |memory| memory.overdue_since = None);
@@ -156,6 +158,8 @@ async fn reconcile(
     let Some(stores) = open_stores(ctx, key, &plan)? else {
         return Ok(Step::Next(Next::Nothing));
     };
+    // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
+    ctx.remember(key, |memory| memory.store_changed = false);
     let status = object.status.as_ref();
     let synced_before = status.and_then(|status| status.synced_resource_version.as_ref());
     // A refresh of what is there already keeps no status waiting.
@@ -222,6 +226,7 @@ async fn finish(
         last_success: memory.last_success,
         pending: false,
         template_changed: ctx.template_sources.is_changed(key),
+        store_changed: memory.store_changed,
         target: done.target,
         windows: done.windows.as_ref(),
     };
@@ -290,7 +295,7 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
             Gate::OtherClass => return Ok(None),
             Gate::Open(store) => stores.push(store),
             Gate::Missing => closed = closed.or(Some(Failure::store_missing(&store_key))),
-            Gate::Forbidden => closed = closed.or(Some(Failure::store_forbidden(&store_key, &key.namespace))),
+            Gate::Forbidden => closed = closed.or(Some(forbidden(ctx, &store_key, key))),
             Gate::Pending => closed = closed.or(Some(Failure::StorePending(store_key))),
             Gate::Closed(Verdict::Outage { url, down }) => {
                 closed = closed.or(Some(Failure::Outage {
@@ -306,6 +311,35 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
         }
     }
     closed.map_or(Ok(Some(stores)), Err)
+}
+
+fn forbidden(ctx: &Context, store: &StoreKey, key: &ObjectKey) -> Failure {
+    let known = ctx.namespaces().contains_key(&key.namespace);
+    let by_labels = ctx.stores.looks_at_labels(store);
+    Failure::store_forbidden(store, &key.namespace, known || !by_labels)
+}
+
+/// An object that is not due yet is told at once that it may not be read any more. Its target stays as it is.
+fn still_allowed(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<(), Failure> {
+    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let mut result = Ok(());
+    for read in &plan.reads {
+        let store_key = store_of(read, &key.namespace);
+        // Whatever its state: a store that was just changed is not checked yet.
+        let Some(store) = ctx.stores.served(&store_key) else {
+            continue;
+        };
+        if !store.admits(&key.namespace, labels.as_ref()) {
+            result = Err(forbidden(ctx, &store_key, key));
+        } else if let Err(failure) = fetch::permit(ctx, key, read, &store) {
+            result = Err(failure);
+        }
+    }
+    if result.is_err() {
+        // When it is allowed again, it is synced at once.
+        ctx.remember(key, |memory| memory.overdue_since = Some(Timestamp::now()));
+    }
+    result
 }
 
 /// What the target must hold, and what it holds.

@@ -1,8 +1,8 @@
-//! Watches of single objects by name. Objects that a store's login depends on: while a store is not ready, they are watched by name, so
-//! that a correction of them is noticed at once (a refused login is otherwise retried calmly).
+//! Watches of single objects by name. What a store is made of — certificates, given tokens, the proof of its
+//! logins — is watched, so that a rotation or a correction is noticed at once, and not at the store's next check.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
@@ -17,45 +17,84 @@ use super::queue::Priority;
 use crate::api::store::StoreKey;
 use crate::store::scope::{Reference, ReferenceKind};
 
+/// Objects that are watched at once, a connection each. What is beyond is noticed at the next check of its store.
+const FOLLOWED_MAX: usize = 256;
+
 /// Watches of what stores depend on.
 #[derive(Default)]
-pub struct References {
-    running: Mutex<HashMap<StoreKey, Vec<JoinHandle<()>>>>,
+pub struct References(Mutex<HashMap<Reference, Followed>>);
+
+struct Followed {
+    users: HashSet<StoreKey>,
+    task: JoinHandle<()>,
 }
 
 impl References {
-    /// Watches what a store depends on, if that is not watched yet.
-    pub fn follow(&self, ctx: &Arc<Context>, store: &StoreKey, references: Vec<Reference>) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.contains_key(store) {
-            return;
+    fn followed(&self) -> MutexGuard<'_, HashMap<Reference, Followed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches these objects for a store, and no others for it.
+    pub fn follow(&self, ctx: &Arc<Context>, store: &StoreKey, references: &[Reference]) {
+        let mut followed = self.followed();
+        leave(&mut followed, store, references);
+        for reference in references {
+            let full = followed.len() >= FOLLOWED_MAX;
+            if let Some(known) = followed.get_mut(reference) {
+                known.users.insert(store.clone());
+            } else if !full {
+                let task = tokio::spawn(watch(ctx.clone(), reference.clone()));
+                let users = HashSet::from([store.clone()]);
+                followed.insert(reference.clone(), Followed { users, task });
+            }
         }
-        let tasks = references.into_iter().map(|reference| {
-            let (ctx, store) = (ctx.clone(), store.clone());
-            tokio::spawn(async move {
-                let seen = |sight| {
-                    // The first list shows what the failed login has seen already.
-                    if matches!(sight, Sight::Changed(_)) {
-                        ctx.store_queue.push(&store, Priority::Urgent);
-                    }
-                };
-                follow_any(ctx.client.clone(), &reference, seen).await;
-            })
-        });
-        running.insert(store.clone(), tasks.collect());
     }
 
     /// Stops watching what a store depends on.
     pub fn unfollow(&self, store: &StoreKey) {
-        let tasks = self
-            .running
+        leave(&mut self.followed(), store, &[]);
+    }
+
+    fn users(&self, reference: &Reference) -> Vec<StoreKey> {
+        let followed = self.followed();
+        let users = followed
+            .get(reference)
+            .map(|followed| followed.users.iter().cloned());
+        users.into_iter().flatten().collect()
+    }
+}
+
+fn leave(followed: &mut HashMap<Reference, Followed>, store: &StoreKey, kept: &[Reference]) {
+    followed.retain(|reference, followed| {
+        if !kept.contains(reference) {
+            followed.users.remove(store);
+        }
+        if followed.users.is_empty() {
+            followed.task.abort();
+        }
+        !followed.users.is_empty()
+    });
+}
+
+async fn watch(ctx: Arc<Context>, reference: Reference) {
+    let known = Mutex::new(None);
+    let seen = |sight| {
+        let (first_counts, version) = match sight {
+            // The first list shows what the check of the store has seen already.
+            Sight::Listed(version) => (false, version),
+            Sight::Changed(version) => (true, version),
+        };
+        let old = known
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(store);
-        for task in tasks.into_iter().flatten() {
-            task.abort();
+            .replace(version.clone());
+        if old.map_or(first_counts, |old| old != version) {
+            for store in ctx.references.users(&reference) {
+                ctx.store_queue.push(&store, Priority::Urgent);
+            }
         }
-    }
+    };
+    follow_any(ctx.client.clone(), &reference, seen).await;
 }
 
 /// What a watch of one object shows: its resourceVersion, or that there is none.
@@ -96,5 +135,35 @@ where
             Ok(Event::Delete(_)) => seen(Sight::Changed(None)),
             Err(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::api::external_secret::StoreKind;
+
+    #[tokio::test]
+    async fn an_object_that_two_stores_need_is_watched_until_neither_does() {
+        let store = |name: &str| StoreKey {
+            kind: StoreKind::ClusterSecretStore,
+            namespace: None,
+            name: name.into(),
+        };
+        let reference = Reference {
+            kind: ReferenceKind::Secret,
+            namespace: "n".into(),
+            name: "ca".into(),
+        };
+        let task = tokio::spawn(std::future::pending());
+        let users = HashSet::from([store("a"), store("b")]);
+        let mut followed = HashMap::from([(reference.clone(), Followed { users, task })]);
+        leave(&mut followed, &store("a"), std::slice::from_ref(&reference));
+        assert_eq!(followed[&reference].users.len(), 2);
+        leave(&mut followed, &store("a"), &[]);
+        assert_eq!(followed[&reference].users, HashSet::from([store("b")]));
+        leave(&mut followed, &store("b"), &[]);
+        assert!(followed.is_empty());
     }
 }

@@ -15,7 +15,9 @@ use super::queue::{Priority, Work};
 use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
 use crate::api::store::{ClusterSecretStore, SecretStore, SecretStoreSpec, StoreKey, StoreStatus};
-use crate::store::Verdict;
+use crate::store::allowed_paths::ANNOTATION;
+use crate::store::scope::{Reference, ReferenceKind};
+use crate::store::{Form, Observed, Verdict};
 use crate::target::apply;
 use crate::telemetry::metrics::Kind;
 
@@ -84,13 +86,32 @@ fn seen<K: Resource<DynamicType = ()>>(
         requeue,
     };
     ctx.known_stores().insert(key.clone(), known);
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    if ctx
-        .stores
-        .observe(&key, uid, meta.generation.unwrap_or_default(), spec)
-    {
-        ctx.references.unfollow(&key);
-        ctx.store_queue.push(&key, Priority::Urgent);
+    let annotations = meta.annotations.iter().flatten();
+    let allowed_paths = annotations
+        .filter(|(name, _)| *name == ANNOTATION)
+        .map(|(_, text)| text.clone());
+    let form = Form {
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+        allowed_paths: allowed_paths.last(),
+    };
+    let observed = ctx.stores.observe(&key, form, spec);
+    if observed == Observed::Same {
+        return;
+    }
+    ctx.references.unfollow(&key);
+    ctx.store_queue.push(&key, Priority::Urgent);
+    if observed == Observed::Changed {
+        changed(ctx, &key);
+    }
+}
+
+/// What reads from the store reads anew: another path, server, identity or rule may show other values.
+fn changed(ctx: &Context, key: &StoreKey) {
+    let users = ctx.index().users_of(key);
+    for user in users {
+        ctx.remember(&user, |memory| memory.store_changed = true);
+        ctx.queue.push(&user, Priority::Routine);
     }
 }
 
@@ -117,17 +138,14 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     let Some(known) = ctx.known_stores().get(key).cloned() else {
         return;
     };
-    let ready = condition(&verdict);
+    let ready = condition(ctx, key, &verdict);
     let namespace = key.namespace.as_deref().unwrap_or_default();
     ctx.metrics
         .condition(metrics_kind(key), namespace, &key.name, ready.status);
     // Whoever waits is woken by any news: by Ready to be synced, by anything else to say the new cause.
     // Before the status is written: nobody should wait for that.
     let news = is_news(&known.status, &ready);
-    match &verdict {
-        Verdict::NotReady { .. } => ctx.references.follow(ctx, key, ctx.stores.references(key)),
-        Verdict::Ready | Verdict::Outage { .. } => ctx.references.unfollow(key),
-    }
+    ctx.references.follow(ctx, key, &references(ctx, key, &verdict));
     if verdict == Verdict::Ready {
         let woken = ctx.queue.wake(key);
         ctx.metrics.woken(woken);
@@ -146,9 +164,22 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
         .push_at(key, Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)));
 }
 
-fn condition(verdict: &Verdict) -> Ready {
+/// What a change of matters to the store now. A ServiceAccount does only while the login is refused.
+fn references(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Vec<Reference> {
+    let mut references = ctx.stores.references(key);
+    if !matches!(verdict, Verdict::NotReady { .. }) {
+        references.retain(|reference| reference.kind != ReferenceKind::ServiceAccount);
+    }
+    references
+}
+
+fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
     match verdict {
-        Verdict::Ready => Ready::yes("Valid", "store validated"),
+        // ESO's words; that nobody may use it is worth a word, and no fault of the store.
+        Verdict::Ready => match nobody(ctx, key) {
+            Some(why) => Ready::yes("Valid", format!("store validated, but {why}")),
+            None => Ready::yes("Valid", "store validated"),
+        },
         Verdict::Outage { url, down } => Ready::no(
             down.outage.reason(),
             format!(
@@ -159,6 +190,15 @@ fn condition(verdict: &Verdict) -> Ready {
         ),
         Verdict::NotReady { reason, message } => Ready::no(reason, message.clone()),
     }
+}
+
+fn nobody(ctx: &Context, key: &StoreKey) -> Option<String> {
+    let users = ctx.index().users_of(key);
+    let users = users.into_iter().map(|user| user.namespace).collect();
+    let namespaces = ctx.namespaces();
+    // Of several operators, each with its own namespaces, none may say what another denies.
+    let all = ctx.whole_cluster.then_some(&*namespaces);
+    ctx.stores.nobody(key, all, &users)
 }
 
 fn is_news(old: &StoreStatus, ready: &Ready) -> bool {

@@ -20,6 +20,8 @@ pub struct Watch<T> {
     pub api: Api<T>,
     /// Which.
     pub config: watcher::Config,
+    /// Whether nobody waits for it where the right to it is missing.
+    pub dispensable: bool,
 }
 
 impl<T> Watch<T>
@@ -38,7 +40,7 @@ where
         mut present: impl FnMut(T),
         mut gone: impl FnMut(&K),
     ) {
-        let what = self.what;
+        let (what, dispensable) = (self.what, self.dispensable);
         let mut stream = start_watcher(self.api, self.config)
             .default_backoff()
             .inspect_err(move |error| tracing::warn!(what, %error, "watch interrupted; it goes on by itself"))
@@ -61,9 +63,22 @@ where
                 }
                 Ok(Event::Apply(object)) => present(object),
                 Ok(Event::Delete(object)) => gone(&key(&object)),
+                Err(error) if dispensable && is_forbidden(&error) => drop(ready.send_replace(true)),
                 Err(_) => {}
             }
         }
         tracing::error!(what, "watch ended");
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 403)
+        }
+        watcher::Error::WatchError(status) => status.code == 403,
+        watcher::Error::NoResourceVersion => false,
     }
 }

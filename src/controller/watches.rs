@@ -1,5 +1,6 @@
 //! Which watches there are, and what each event leads to.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ pub fn start(ctx: &Arc<Context>, settings: &Settings, loops: &mut Loops) -> Vec<
     }
     if settings.cluster_stores {
         synced.push(cluster_stores(ctx.clone(), loops));
-        if settings.namespaces.is_empty() {
-            synced.push(namespaces(ctx.clone(), loops));
+        for scope in &scopes {
+            synced.push(namespaces(ctx.clone(), scope.clone(), loops));
         }
     }
     synced
@@ -81,6 +82,7 @@ fn external_secrets(
         what: "externalsecrets",
         api: api(&ctx, scope.as_deref()),
         config: config(),
+        dispensable: false,
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
@@ -135,6 +137,7 @@ fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio
         what: "managed secrets",
         api: api(&ctx, scope.as_deref()),
         config: config().labels(&format!("{}=true", names::LABEL_MANAGED)),
+        dispensable: false,
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
@@ -162,6 +165,7 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
         what: "secretstores",
         api: api(&ctx, scope.as_deref()),
         config: config(),
+        dispensable: false,
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
@@ -198,6 +202,7 @@ fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver
         what: "clustersecretstores",
         api: Api::all(ctx.client.clone()),
         config: config(),
+        dispensable: false,
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
@@ -243,30 +248,59 @@ fn valid<K: Debug + DeserializeOwned>(object: Result<K, InvalidObject>) -> Optio
         .ok()
 }
 
-fn namespaces(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
+/// Labels of namespaces, for the conditions of ClusterSecretStores. A scoped installation watches its own by name,
+/// which a rule with `resourceNames` allows; without the right it goes on, and labels count as unknown.
+fn namespaces(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
     let (ready, synced) = tokio_watch::channel(false);
+    let config = match &scope {
+        Some(name) => config().fields(&format!("metadata.name={name}")),
+        None => config(),
+    };
     let watch = Watch::<PartialObjectMeta<Namespace>> {
         what: "namespaces",
         api: Api::all(ctx.client.clone()),
-        config: config(),
+        config,
+        dispensable: scope.is_some(),
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let known = || known.namespaces().keys().cloned().collect();
-        let present = |namespace: PartialObjectMeta<Namespace>| {
-            let labels = namespace.metadata.labels.clone().unwrap_or_default();
-            let old = present.namespaces().insert(namespace.name_any(), labels.clone());
-            if old.as_ref() != Some(&labels) && present.stores.look_at_labels() {
-                for key in present.index().keys(Some(&namespace.name_any())) {
-                    present.queue.push(&key, Priority::Urgent);
-                }
-            }
+        let known = || match &scope {
+            Some(name) => vec![name.clone()],
+            None => known.namespaces().keys().cloned().collect(),
         };
-        let gone = |name: &String| drop(gone.namespaces().remove(name));
+        let present = |namespace: PartialObjectMeta<Namespace>| {
+            let (name, labels) = (
+                namespace.name_any(),
+                namespace.metadata.labels.unwrap_or_default(),
+            );
+            let old = present.namespaces().insert(name.clone(), labels.clone());
+            namespace_changed(&present, &name, old.as_ref(), Some(&labels));
+        };
+        let gone = |name: &String| {
+            let old = gone.namespaces().remove(name);
+            namespace_changed(&gone, name, old.as_ref(), None);
+        };
         watch
             .run(ready, |namespace| namespace.name_any(), known, present, gone)
             .await;
         "watch of namespaces"
     });
     synced
+}
+
+/// Stores whose conditions judge the namespace otherwise now are told, and so is whoever uses them from it.
+fn namespace_changed(
+    ctx: &Context,
+    name: &str,
+    old: Option<&BTreeMap<String, String>>,
+    new: Option<&BTreeMap<String, String>>,
+) {
+    for store in ctx.stores.concerned_by(name, old, new) {
+        ctx.store_queue.push(&store, Priority::Routine);
+        for user in ctx.index().users_of(&store) {
+            if user.namespace == name {
+                ctx.queue.push(&user, Priority::Urgent);
+            }
+        }
+    }
 }

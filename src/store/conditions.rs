@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use regex::Regex;
+use regex::bytes::Regex;
 
 use crate::api::store::StoreCondition;
+use crate::template::re2;
 
 /// The label that every namespace carries with its own name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -31,11 +32,14 @@ impl NamespaceRules {
     pub fn compile(conditions: &[StoreCondition]) -> Result<Self, String> {
         let mut rules = Vec::new();
         for (i, condition) in conditions.iter().enumerate() {
-            rules.extend(condition.namespace_selector.clone().map(Rule::Labels));
+            if let Some(selector) = &condition.namespace_selector {
+                check(selector).map_err(|why| format!("spec.conditions[{i}].namespaceSelector.{why}"))?;
+                rules.push(Rule::Labels(selector.clone()));
+            }
             rules.extend(condition.namespaces.iter().cloned().map(Rule::Name));
             for (j, expression) in condition.namespace_regexes.iter().enumerate() {
-                let regex = Regex::new(expression).map_err(|e| {
-                    format!("failed to compile {j}th namespace regex in {i}th condition: {e}")
+                let regex = re2::compile(expression).map_err(|e| {
+                    format!("failed to compile {j}th namespace regex in {i}th condition: '{expression}': {e}")
                 })?;
                 rules.push(Rule::Regex(regex));
             }
@@ -50,22 +54,63 @@ impl NamespaceRules {
         Ok(Self { rules })
     }
 
-    /// Whether the namespace may use the store. `labels` are those of the namespace.
+    /// Whether every namespace may use the store.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether the namespace may use the store. `labels` are those of the namespace. If they are unknown, only a
+    /// selector that asks for nothing but the name can match.
     #[must_use]
     pub fn allow(&self, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
-        self.rules.is_empty()
+        self.is_open()
             || self.rules.iter().any(|rule| match rule {
                 Rule::Name(name) => name == namespace,
-                Rule::Regex(regex) => regex.is_match(namespace),
-                Rule::Labels(selector) => labels.is_some_and(|labels| matches(selector, namespace, labels)),
+                Rule::Regex(regex) => re2::is_match(regex, namespace.as_bytes()),
+                Rule::Labels(selector) => match labels {
+                    Some(labels) => matches(selector, namespace, labels),
+                    None => {
+                        asks_for_the_name_only(selector) && matches(selector, namespace, &BTreeMap::new())
+                    }
+                },
             })
     }
 
-    /// Whether a change of a namespace's labels may matter.
+    /// Whether labels other than the name may decide.
     #[must_use]
     pub fn look_at_labels(&self) -> bool {
-        self.rules.iter().any(|rule| matches!(rule, Rule::Labels(_)))
+        self.rules
+            .iter()
+            .any(|rule| matches!(rule, Rule::Labels(selector) if !asks_for_the_name_only(selector)))
     }
+}
+
+fn asks_for_the_name_only(selector: &LabelSelector) -> bool {
+    let labels = selector.match_labels.iter().flatten().map(|(key, _)| key);
+    let expressions = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .map(|wanted| &wanted.key);
+    labels.chain(expressions).all(|key| key == NAME_LABEL)
+}
+
+/// What Kubernetes asks of a selector.
+fn check(selector: &LabelSelector) -> Result<(), String> {
+    for (i, wanted) in selector.match_expressions.iter().flatten().enumerate() {
+        let values = wanted.values.iter().flatten().count();
+        let why = match (wanted.operator.as_str(), values) {
+            ("In" | "NotIn", 0) => format!("needs values for the operator {}", wanted.operator),
+            ("Exists" | "DoesNotExist", 1..) => {
+                format!("must have no values for the operator {}", wanted.operator)
+            }
+            ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => continue,
+            (other, _) => format!("has the operator '{other}'; write In, NotIn, Exists or DoesNotExist"),
+        };
+        return Err(format!("matchExpressions[{i}] {why}"));
+    }
+    Ok(())
 }
 
 fn matches(selector: &LabelSelector, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
@@ -156,14 +201,87 @@ mod tests {
         assert!(!allowed(json!([{}]), "db", &[]));
     }
 
+    fn refusal(conditions: serde_json::Value) -> String {
+        let conditions: Vec<StoreCondition> = serde_json::from_value(conditions).unwrap();
+        NamespaceRules::compile(&conditions).unwrap_err()
+    }
+
     #[test]
     fn a_bad_expression_is_named() {
-        let conditions: Vec<StoreCondition> =
-            serde_json::from_value(json!([{"namespaceRegexes": ["a", "("]}])).unwrap();
-        let error = NamespaceRules::compile(&conditions).unwrap_err();
-        assert!(
-            error.starts_with("failed to compile 1th namespace regex in 0th condition"),
-            "{error}"
-        );
+        // The last one is valid for the crate regex, and not for Go.
+        for bad in ["(", "a(?=b)", "a++", "(?x)a b"] {
+            let error = refusal(json!([{"namespaceRegexes": ["a", bad]}]));
+            let start = format!("failed to compile 1th namespace regex in 0th condition: '{bad}'");
+            assert!(error.starts_with(&start), "{error}");
+        }
+    }
+
+    #[test]
+    fn expressions_are_those_of_go_and_not_anchored() {
+        for (expression, yes, no) in [
+            ("eam-", "team-a", "db"),
+            ("^team-[a-z]$", "team-a", "team-ab"),
+            ("^(dev|test)\\d*$", "dev12", "devs"),
+            ("", "any", ""),
+        ] {
+            let conditions = json!([{"namespaceRegexes": [expression]}]);
+            assert!(allowed(conditions.clone(), yes, &[]), "{expression} {yes}");
+            assert!(
+                no.is_empty() || !allowed(conditions, no, &[]),
+                "{expression} {no}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_selector_that_kubernetes_would_refuse_is_named() {
+        for (wanted, why) in [
+            (
+                json!({"key": "a", "operator": "Is"}),
+                "has the operator 'Is'; write In, NotIn",
+            ),
+            (
+                json!({"key": "a", "operator": "In"}),
+                "needs values for the operator In",
+            ),
+            (
+                json!({"key": "a", "operator": "NotIn", "values": []}),
+                "needs values for the operator NotIn",
+            ),
+            (
+                json!({"key": "a", "operator": "Exists", "values": ["b"]}),
+                "must have no values",
+            ),
+        ] {
+            let fine = json!({"key": "a", "operator": "Exists"});
+            let error = refusal(
+                json!([{"namespaces": ["x"]}, {"namespaceSelector": {"matchExpressions": [fine, wanted]}}]),
+            );
+            let start = "spec.conditions[1].namespaceSelector.matchExpressions[1] ";
+            assert!(error.starts_with(start) && error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_the_labels_only_the_name_can_be_judged_and_nothing_is_opened_by_chance() {
+        let allows = |conditions: serde_json::Value| {
+            let conditions: Vec<StoreCondition> = serde_json::from_value(conditions).unwrap();
+            NamespaceRules::compile(&conditions).unwrap().allow("db", None)
+        };
+        let expression =
+            |wanted: serde_json::Value| json!([{"namespaceSelector": {"matchExpressions": [wanted]}}]);
+        assert!(allows(
+            json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "db"}}}])
+        ));
+        assert!(allows(json!([{"namespaces": ["db"]}])) && allows(json!([{"namespaceSelector": {}}])));
+        assert!(!allows(
+            json!([{"namespaceSelector": {"matchLabels": {"a": "b"}}}])
+        ));
+        assert!(!allows(expression(
+            json!({"key": "a", "operator": "NotIn", "values": ["b"]})
+        )));
+        assert!(!allows(expression(
+            json!({"key": "a", "operator": "DoesNotExist"})
+        )));
     }
 }

@@ -12,15 +12,14 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::retries::Retries;
 use crate::telemetry::metrics::Metrics;
+use crate::vault::consistency::States;
 use crate::vault::error::{Outage, VaultError};
 use crate::vault::health;
 use crate::vault::transport::{Connections, Server, Transport};
 
 const SUSPECT_TRIES: u32 = 3;
-/// Retries of one call on fresh connections after a good probe: with one sealed pod of three behind a
-/// Service, three tries in a row rarely meet it each time.
-const RETRIES: u32 = 3;
 const PROBE_FIRST: Duration = Duration::from_millis(250);
 const PROBE_LAST: Duration = Duration::from_secs(1);
 const SLOW_DOWN: Duration = Duration::from_millis(500);
@@ -58,6 +57,8 @@ pub struct Connection {
     server: Server,
     pooled: RwLock<Arc<Transport>>,
     fresh: Arc<Transport>,
+    /// What the answers showed of the cluster's state.
+    states: Arc<States>,
     health: watch::Sender<Health>,
     /// Held while probing; the time of the last good probe.
     suspicion: AsyncMutex<Option<Instant>>,
@@ -79,9 +80,15 @@ impl Connection {
     /// # Errors
     /// If the server's settings cannot be used.
     pub fn new(server: Server, in_flight: usize, metrics: Arc<Metrics>) -> Result<Arc<Self>, VaultError> {
+        let states = Arc::<States>::default();
         Ok(Arc::new(Self {
-            pooled: RwLock::new(Arc::new(Transport::new(&server, Connections::Pooled)?)),
-            fresh: Arc::new(Transport::new(&server, Connections::Fresh)?),
+            pooled: RwLock::new(Arc::new(Transport::new(
+                &server,
+                Connections::Pooled,
+                states.clone(),
+            )?)),
+            fresh: Arc::new(Transport::new(&server, Connections::Fresh, states.clone())?),
+            states,
             health: watch::Sender::new(Health::Up),
             suspicion: AsyncMutex::new(None),
             permits: Arc::new(Semaphore::new(in_flight.max(1))),
@@ -131,18 +138,40 @@ impl Connection {
         S: Fn(Arc<Transport>) -> F,
         F: Future<Output = Result<T, VaultError>>,
     {
+        self.call_with(operation, Retries::default(), send).await
+    }
+
+    /// The same, with retries of one's own. An outage is noticed also without any.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_with<T, F, S>(
+        &self,
+        operation: &'static str,
+        retries: Retries,
+        send: S,
+    ) -> Result<T, CallError>
+    where
+        S: Fn(Arc<Transport>) -> F,
+        F: Future<Output = Result<T, VaultError>>,
+    {
         self.check()?;
         let transport = self.pooled.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut result = self.counted(operation, send(transport).await);
-        for _ in 0..RETRIES {
+        let mut left = retries.most;
+        loop {
             match result {
                 Err(ref error) if error.casts_suspicion() => {}
                 other => return other.map_err(CallError::Vault),
             }
             self.suspect().await.map_err(CallError::Outage)?;
+            if left == 0 {
+                return result.map_err(CallError::Vault);
+            }
+            left -= 1;
+            sleep(retries.pause).await;
             result = self.counted(operation, send(self.fresh.clone()).await);
         }
-        result.map_err(CallError::Vault)
     }
 
     fn check(&self) -> Result<(), CallError> {
@@ -201,7 +230,8 @@ impl Connection {
             Ok(()) => {
                 *last_good = Some(begun);
                 // A kept connection may lead to the one pod that is sealed: begin anew with all of them.
-                if let Ok(transport) = Transport::new(&self.server, Connections::Pooled) {
+                if let Ok(transport) = Transport::new(&self.server, Connections::Pooled, self.states.clone())
+                {
                     *self.pooled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(transport);
                 }
                 Ok(())

@@ -113,7 +113,10 @@ impl ClusterCredentials {
                 e.describe(
                     &format!("ServiceAccount {namespace}/{name}"),
                     "create a token for",
-                    "serviceaccounts/token",
+                    &format!(
+                        "add {{namespace: {namespace}, name: {name}}} to the chart's rbac.serviceAccountTokenNames, or {}",
+                        role(namespace, name, "serviceaccounts/token", r#""create""#)
+                    ),
                 )
             })?;
         let token = answer.status.map(|status| status.token).unwrap_or_default();
@@ -126,9 +129,13 @@ impl Credentials for ClusterCredentials {
     async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, String> {
         let namespace = namespace_of(key.namespace.as_deref(), identity)?;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = timed(api.get(&key.name))
-            .await
-            .map_err(|e| e.describe(&format!("Secret {namespace}/{}", key.name), "read", "secrets"))?;
+        let secret = timed(api.get(&key.name)).await.map_err(|e| {
+            e.describe(
+                &format!("Secret {namespace}/{}", key.name),
+                "read",
+                &role(namespace, &key.name, "secrets", READ),
+            )
+        })?;
         let data = secret.data.unwrap_or_default();
         data.into_iter()
             .find(|(name, _)| *name == key.key)
@@ -148,7 +155,7 @@ impl Credentials for ClusterCredentials {
             e.describe(
                 &format!("ConfigMap {namespace}/{}", key.name),
                 "read",
-                "configmaps",
+                &role(namespace, &key.name, "configmaps", READ),
             )
         })?;
         map.data
@@ -199,6 +206,17 @@ fn namespace_of<'a>(given: Option<&'a str>, identity: &'a Identity) -> Result<&'
     })
 }
 
+/// What is read is also watched while a store is not ready.
+const READ: &str = r#""get", "list", "watch""#;
+
+/// The least that allows it.
+fn role(namespace: &str, name: &str, resource: &str, verbs: &str) -> String {
+    format!(
+        "bind a Role in namespace {namespace} to its ServiceAccount, with the rule {{apiGroups: [\"\"], resources: \
+         [\"{resource}\"], resourceNames: [\"{name}\"], verbs: [{verbs}]}}"
+    )
+}
+
 /// A call to the API server that failed.
 enum ApiError {
     Timeout,
@@ -206,17 +224,17 @@ enum ApiError {
 }
 
 impl ApiError {
-    fn describe(&self, object: &str, verb: &str, resource: &str) -> String {
+    /// `cure` is what to do where the operator may not.
+    fn describe(&self, object: &str, verb: &str, cure: &str) -> String {
         match self {
             Self::Timeout => format!("cannot {verb} {object}: the API server did not answer in time"),
             Self::Kube(error) => match error.as_ref() {
                 kube::Error::Api(status) if status.code == 404 => {
                     format!("cannot {verb} {object}: it does not exist; create it, or correct the store")
                 }
-                kube::Error::Api(status) if status.code == 403 => format!(
-                    "cannot {verb} {object}: the operator may not; allow its ServiceAccount {resource} there (chart \
-                     values rbac.*)"
-                ),
+                kube::Error::Api(status) if status.code == 403 => {
+                    format!("cannot {verb} {object}: the operator may not; {cure}")
+                }
                 kube::Error::Api(status) => format!("cannot {verb} {object}: {}", status.message),
                 _ => format!("cannot {verb} {object}: the API server cannot be reached"),
             },

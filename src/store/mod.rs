@@ -1,13 +1,17 @@
 //! Living stores: what the controller asks, and what it is told.
 
+pub mod allowed_paths;
 pub mod auth;
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
+pub mod fake;
 pub mod login;
+pub mod retries;
 pub mod scope;
 pub mod session;
 pub mod settings;
+pub mod tenants;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,18 +20,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::conditions::NamespaceRules;
+use self::allowed_paths::ANNOTATION;
 use self::connection::{Connection, Down, Health};
 use self::credentials::{Credentials, Identity};
+use self::fake::Fake;
 use self::login::{Login, LoginChanged, LoginError};
 use self::scope::Reference;
 use self::session::{ReadError, Session};
 use self::settings::{Ca, Served, Settings};
+use self::tenants::{Access, Told};
 use crate::api::store::{SecretStoreSpec, StoreKey};
 use crate::secret::SecretBytes;
 use crate::telemetry::metrics::Metrics;
 use crate::vault::error::VaultError;
-use crate::vault::kv::{Kv, KvAnswer, Question, SecretPath};
+use crate::vault::kv::{Question, SecretPath};
 use crate::vault::transport::Server;
 
 /// Identities that one store may have at once: one per namespace with referent authentication.
@@ -70,12 +76,19 @@ pub enum Gate {
     Open(Arc<Store>),
 }
 
-/// One Vault store.
+/// Where the secrets of a store are.
+pub enum Source {
+    /// In a Vault or an OpenBao.
+    Vault(Arc<Settings>),
+    /// In the store itself.
+    Fake(Fake),
+}
+
+/// One store.
 pub struct Store {
     key: StoreKey,
-    generation: i64,
-    settings: Arc<Settings>,
-    rules: NamespaceRules,
+    source: Source,
+    access: Access,
     live: Mutex<Live>,
 }
 
@@ -86,17 +99,39 @@ struct Live {
     verdict: Option<Verdict>,
 }
 
+/// One form of a store. Annotations do not raise the generation, so the one that counts is part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Its uid.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// Its annotation `keyferry.dev/allowed-paths`.
+    pub allowed_paths: Option<String>,
+}
+
+/// What is new about a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// Nothing.
+    Same,
+    /// All of it.
+    New,
+    /// It was known in another form: whoever uses it is judged anew.
+    Changed,
+}
+
 enum Entry {
-    OtherClass,
-    Invalid {
-        uid: String,
-        generation: i64,
-        message: String,
-    },
-    Served {
-        uid: String,
-        store: Arc<Store>,
-    },
+    OtherClass(Form),
+    Invalid { form: Form, message: String },
+    Served { form: Form, store: Arc<Store> },
+}
+
+impl Entry {
+    fn form(&self) -> &Form {
+        let (Self::OtherClass(form) | Self::Invalid { form, .. } | Self::Served { form, .. }) = self;
+        form
+    }
 }
 
 /// All stores of a cluster.
@@ -160,49 +195,49 @@ impl Stores {
     }
 
     /// Takes note of a store as the watch shows it. Says whether it has to be validated.
-    pub fn observe(&self, key: &StoreKey, uid: &str, generation: i64, spec: &SecretStoreSpec) -> bool {
+    pub fn observe(&self, key: &StoreKey, form: Form, spec: &SecretStoreSpec) -> Observed {
         let mut entries = self.entries();
-        let same = match entries.get(key) {
-            Some(Entry::Served { uid: known, store }) => known == uid && store.generation == generation,
-            Some(Entry::Invalid {
-                uid: known,
-                generation: old,
-                ..
-            }) => known == uid && *old == generation,
-            _ => false,
-        };
-        if same {
-            return false;
+        if entries.get(key).is_some_and(|entry| *entry.form() == form) {
+            return Observed::Same;
         }
-        let entry = self.resolve(key, uid, generation, spec);
+        let entry = self.resolve(key, form, spec);
         let old = entries.insert(key.clone(), entry);
         drop(entries);
+        let observed = if old.is_some() {
+            Observed::Changed
+        } else {
+            Observed::New
+        };
         Self::close_store_later(old);
-        true
+        observed
     }
 
-    fn resolve(&self, key: &StoreKey, uid: &str, generation: i64, spec: &SecretStoreSpec) -> Entry {
-        let invalid = |message: String| Entry::Invalid {
-            uid: uid.into(),
-            generation,
-            message,
+    fn resolve(&self, key: &StoreKey, form: Form, spec: &SecretStoreSpec) -> Entry {
+        let source = match settings::resolve(key, spec, &self.class) {
+            Ok(Served::OtherClass) => return Entry::OtherClass(form),
+            Ok(Served::Vault(settings)) => Source::Vault(Arc::new(*settings)),
+            Ok(Served::Fake(_)) if form.allowed_paths.is_some() => {
+                let message =
+                    format!("{ANNOTATION} is for stores of vault and openBao; remove it from this one");
+                return Entry::Invalid { form, message };
+            }
+            Ok(Served::Fake(fake)) => Source::Fake(fake),
+            Err(problem) => {
+                let message = problem.to_string();
+                return Entry::Invalid { form, message };
+            }
         };
-        match settings::resolve(key, spec, &self.class) {
-            Ok(Served::OtherClass) => Entry::OtherClass,
-            Ok(Served::Vault(settings)) => match NamespaceRules::compile(&spec.conditions) {
-                Ok(rules) => Entry::Served {
-                    uid: uid.into(),
-                    store: Arc::new(Store {
-                        key: key.clone(),
-                        generation,
-                        settings: Arc::new(*settings),
-                        rules,
-                        live: Mutex::default(),
-                    }),
-                },
-                Err(message) => invalid(message),
+        match Access::of(key, spec, form.allowed_paths.as_deref()) {
+            Ok(access) => Entry::Served {
+                form,
+                store: Arc::new(Store {
+                    key: key.clone(),
+                    source,
+                    access,
+                    live: Mutex::default(),
+                }),
             },
-            Err(problem) => invalid(problem.to_string()),
+            Err(message) => Entry::Invalid { form, message },
         }
     }
 
@@ -222,7 +257,7 @@ impl Stores {
     /// `afresh` forgets a refused login first, because something it depends on changed.
     pub async fn validate(self: &Arc<Self>, key: &StoreKey, afresh: bool) -> Option<Verdict> {
         let store = match self.entries().get(key)? {
-            Entry::OtherClass => return None,
+            Entry::OtherClass(_) => return None,
             Entry::Invalid { message, .. } => {
                 return Some(Verdict::NotReady {
                     reason: "InvalidProviderConfig",
@@ -241,7 +276,16 @@ impl Stores {
             reason: "InvalidProviderConfig",
             message,
         };
-        let connection = match self.connect(store).await {
+        let settings = match &store.source {
+            Source::Vault(settings) => settings,
+            Source::Fake(fake) if fake.fails() => {
+                return invalid(
+                    "unable to validate store: spec.provider.fake.validationResult says so".into(),
+                );
+            }
+            Source::Fake(_) => return Verdict::Ready,
+        };
+        let connection = match self.connect(store, settings).await {
             Ok(connection) => connection,
             Err(message) => return invalid(message),
         };
@@ -249,10 +293,10 @@ impl Stores {
         if let Err(down) = connection.validate().await {
             return Verdict::Outage { url, down };
         }
-        if store.settings.auth.is_referent() {
+        if settings.auth.is_referent() {
             return Verdict::Ready;
         }
-        let session = match self.session(store, Identity { referent: None }) {
+        let session = match self.session(store, settings, Identity { referent: None }) {
             Ok(session) => session,
             Err(error) => return invalid(error),
         };
@@ -275,8 +319,11 @@ impl Stores {
     }
 
     /// The connection of a store; made anew when its certificates changed.
-    async fn connect(self: &Arc<Self>, store: &Store) -> Result<Arc<Connection>, String> {
-        let settings = &store.settings;
+    async fn connect(
+        self: &Arc<Self>,
+        store: &Store,
+        settings: &Settings,
+    ) -> Result<Arc<Connection>, String> {
         let none = Identity { referent: None };
         let ca_pem = match &settings.ca {
             Ca::System => None,
@@ -304,6 +351,7 @@ impl Stores {
             headers: settings.headers.clone(),
             ca_pem,
             client_pem,
+            consistency: settings.consistency,
         };
         let connection = self.shared_connection(server).map_err(|e| e.to_string())?;
         let mut live = store.live();
@@ -343,34 +391,30 @@ impl Stores {
     pub fn gate(&self, key: &StoreKey, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> Gate {
         match self.entries().get(key) {
             None => Gate::Missing,
-            Some(Entry::OtherClass) => Gate::OtherClass,
+            Some(Entry::OtherClass(_)) => Gate::OtherClass,
             Some(Entry::Invalid { message, .. }) => Gate::Closed(Verdict::NotReady {
                 reason: "InvalidProviderConfig",
                 message: message.clone(),
             }),
-            Some(Entry::Served { store, .. }) if !store.rules.allow(namespace, labels) => Gate::Forbidden,
+            Some(Entry::Served { store, .. }) if !store.admits(namespace, labels) => Gate::Forbidden,
             Some(Entry::Served { store, .. }) => store.gate(),
         }
-    }
-
-    /// Whether labels of namespaces decide about any store.
-    #[must_use]
-    pub fn look_at_labels(&self) -> bool {
-        self.entries()
-            .values()
-            .any(|entry| matches!(entry, Entry::Served { store, .. } if store.rules.look_at_labels()))
     }
 
     /// What a store depends on, in the cluster.
     #[must_use]
     pub fn references(&self, key: &StoreKey) -> Vec<Reference> {
         match self.entries().get(key) {
-            Some(Entry::Served { store, .. }) => store.settings.references(),
+            Some(Entry::Served { store, .. }) => match &store.source {
+                Source::Vault(settings) => settings.references(),
+                Source::Fake(_) => Vec::new(),
+            },
             _ => Vec::new(),
         }
     }
 
-    /// Asks a store about a path for an ExternalSecret of a namespace.
+    /// Asks a store about a path for an ExternalSecret of a namespace. Every read passes here, and nothing is sent
+    /// for a path that the namespace may not read.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -380,15 +424,26 @@ impl Stores {
         namespace: &str,
         path: SecretPath,
         question: Question,
-    ) -> Result<KvAnswer, ReadError> {
-        let referent = store.settings.auth.is_referent().then(|| namespace.to_string());
+    ) -> Result<Told, ReadError> {
+        let Source::Vault(settings) = &store.source else {
+            let why = format!("{} has no paths", store.key);
+            return Err(ReadError::Vault(VaultError::BadRequest(why)));
+        };
+        store.permit(&settings.kv, namespace, &path, question)?;
+        let referent = settings.auth.is_referent().then(|| namespace.to_string());
         let session = self
-            .session(store, Identity { referent })
+            .session(store, settings, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
-        session.ask(path, question).await
+        let answer = session.ask(path.clone(), question).await?;
+        Ok(store.show(&settings.kv, namespace, &path, question, answer))
     }
 
-    fn session(&self, store: &Arc<Store>, identity: Identity) -> Result<Arc<Session>, String> {
+    fn session(
+        &self,
+        store: &Store,
+        settings: &Arc<Settings>,
+        identity: Identity,
+    ) -> Result<Arc<Session>, String> {
         let mut live = store.live();
         if let Some(session) = live.sessions.get(&identity) {
             return Ok(session.clone());
@@ -406,12 +461,12 @@ impl Stores {
         let login = Login::new(
             self.sessions.fetch_add(1, Ordering::Relaxed),
             connection.clone(),
-            store.settings.clone(),
+            settings.clone(),
             identity.clone(),
             self.credentials.clone(),
             self.logins.clone(),
         );
-        let session = Session::new(connection, login);
+        let session = Session::new(connection, login, settings.retries);
         live.sessions.insert(identity, session.clone());
         Ok(session)
     }
@@ -462,22 +517,18 @@ impl Store {
     /// Whether its server is in service at this moment.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.live()
-            .connection
-            .as_ref()
-            .is_some_and(|connection| connection.health() == Health::Up)
+        matches!(self.source, Source::Fake(_))
+            || self
+                .live()
+                .connection
+                .as_ref()
+                .is_some_and(|connection| connection.health() == Health::Up)
     }
 
-    /// The KV engine it reads from.
+    /// Where its secrets are.
     #[must_use]
-    pub fn kv(&self) -> &Kv {
-        &self.settings.kv
-    }
-
-    /// Base URL of its server.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.settings.url
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     fn gate(self: &Arc<Self>) -> Gate {

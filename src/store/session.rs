@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{CallError, Connection, Down};
 use super::login::{Login, LoginError};
+use super::retries::Retries;
 use crate::vault::error::VaultError;
-use crate::vault::kv::{KvAnswer, Question, SecretPath};
+use crate::vault::kv::{KvAnswer, Question, SecretPath, Told};
 use crate::vault::transport::{Token, Transport};
 
 /// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
@@ -18,6 +19,9 @@ use crate::vault::transport::{Token, Transport};
 const SPACING: Duration = Duration::from_millis(500);
 /// Tries of a read that meets a rate limit, each after the connection's pause.
 const RATE_LIMIT_TRIES: usize = 20;
+/// How long it is believed that a mount is of the kind that the store says. Only what is not found asks for it.
+const MOUNT_KNOWN: Duration = Duration::from_secs(60);
+
 /// Why a read brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadError {
@@ -49,17 +53,22 @@ struct ReadKey {
 pub struct Session {
     connection: Arc<Connection>,
     login: Login,
+    retries: Retries,
     reads: Mutex<HashMap<ReadKey, Slot>>,
+    /// The mounts that are KV v2, and when Vault said so.
+    mounts: AsyncMutex<HashMap<String, Instant>>,
 }
 
 impl Session {
     /// A session over a connection.
     #[must_use]
-    pub fn new(connection: Arc<Connection>, login: Login) -> Arc<Self> {
+    pub fn new(connection: Arc<Connection>, login: Login, retries: Retries) -> Arc<Self> {
         Arc::new(Self {
             connection,
             login,
+            retries,
             reads: Mutex::default(),
+            mounts: AsyncMutex::default(),
         })
     }
 
@@ -127,6 +136,30 @@ impl Session {
     }
 
     async fn request(&self, key: &ReadKey) -> Result<KvAnswer, ReadError> {
+        match self.told(key).await? {
+            Told::Answer(answer) => Ok(answer),
+            Told::NotFoundByAny => self.confirm_missing(&key.path).await,
+        }
+    }
+
+    /// A 404 may delete a Secret: it is believed of the kind of engine only that the store names (promise 1).
+    async fn confirm_missing(&self, path: &SecretPath) -> Result<KvAnswer, ReadError> {
+        // Held meanwhile, so that many who find nothing in one mount ask once.
+        let mut mounts = self.mounts.lock().await;
+        mounts.retain(|_, told| told.elapsed() < MOUNT_KNOWN);
+        if !mounts.contains_key(path.mount()) {
+            let (token, _) = self.login.token().await?;
+            let ask = |transport: Arc<Transport>| {
+                let (path, token) = (path.clone(), token.clone());
+                async move { path.confirm_missing(transport.send(path.mount_call()?.token(&token)).await?) }
+            };
+            self.connection.call("mount", ask).await?;
+            mounts.insert(path.mount().into(), Instant::now());
+        }
+        Ok(KvAnswer::Missing)
+    }
+
+    async fn told(&self, key: &ReadKey) -> Result<Told, ReadError> {
         let (token, serial) = self.login.token().await?;
         let refused = match self.send(key, &token).await {
             Err(CallError::Vault(refused @ VaultError::Denied { .. })) => refused,
@@ -156,7 +189,7 @@ impl Session {
         ))
     }
 
-    async fn send(&self, key: &ReadKey, token: &Token) -> Result<KvAnswer, CallError> {
+    async fn send(&self, key: &ReadKey, token: &Token) -> Result<Told, CallError> {
         let read_with = |transport: Arc<Transport>| {
             let (key, token) = (key.clone(), token.clone());
             async move {
@@ -164,7 +197,10 @@ impl Session {
                 key.path.answer(key.question, transport.send(call).await?)
             }
         };
-        self.connection.call(key.question.operation(), read_with).await
+        let operation = key.question.operation();
+        self.connection
+            .call_with(operation, self.retries, read_with)
+            .await
     }
 }
 

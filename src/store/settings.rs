@@ -4,12 +4,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::auth::Auth;
+use super::fake::Fake;
+use super::retries::Retries;
 use super::scope::{Invalid, Need, Reference, ReferenceKind, Scope, SecretKey};
 use crate::api::store::{Provider, SecretStoreSpec, StoreKey};
 use crate::api::vault::{
     CaProvider, CaProviderType, KvVersion, OpenBaoAuth, OpenBaoProvider, VaultAuth, VaultClientTls,
     VaultKubernetesAuth, VaultProvider,
 };
+use crate::vault::consistency::Consistency;
 use crate::vault::kv::Kv;
 
 /// The certificate that we show to the server, and its key.
@@ -49,17 +52,23 @@ pub struct Settings {
     pub ca: Ca,
     /// The certificate to show to the server.
     pub client_certificate: Option<ClientCertificate>,
+    /// What is asked of nodes that may be behind.
+    pub consistency: Consistency,
     /// The engine.
     pub kv: Kv,
     /// How to log in.
     pub auth: Auth,
+    /// How to repeat a read that failed by the server's fault.
+    pub retries: Retries,
 }
 
 /// What a store is for us.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Served {
     /// A Vault or an OpenBao.
     Vault(Box<Settings>),
+    /// Values in the store itself.
+    Fake(Fake),
     /// Another class of operator looks after it.
     OtherClass,
 }
@@ -79,21 +88,24 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
     spec.refresh_interval(std::time::Duration::ZERO)
         .map_err(|e| Invalid(e.to_string()))?;
     let scope = |provider| Scope { key, provider };
-    let settings = match &spec.provider {
+    let retries = Retries::of(spec).map_err(Invalid)?;
+    let mut settings = match &spec.provider {
         Provider {
             vault: Some(vault), ..
         } => scope("vault").vault(vault)?,
         Provider {
             open_bao: Some(bao), ..
         } => scope("openBao").open_bao(bao)?,
+        Provider { fake: Some(fake), .. } => return Fake::resolve(fake).map(Served::Fake),
         other => {
             let name = other.name().map_err(|e| Invalid(e.to_string()))?;
             return Err(Invalid(format!(
-                "provider {name} is not served by Keyferry; it serves vault and openBao. Set spec.controller to the \
+                "provider {name} is not served by Keyferry; it serves vault, openBao and fake. Set spec.controller to the \
                  class of the operator that serves it"
             )));
         }
     };
+    settings.retries = retries;
     Ok(Served::Vault(Box::new(settings)))
 }
 
@@ -125,12 +137,6 @@ impl Settings {
 
 impl Scope<'_> {
     fn vault(&self, vault: &VaultProvider) -> Result<Settings, Invalid> {
-        if vault.read_your_writes == Some(true) {
-            return Err(self.not_served("readYourWrites"));
-        }
-        if vault.forward_inconsistent == Some(true) {
-            return Err(self.not_served("forwardInconsistent"));
-        }
         let auth_spec = vault.auth.as_ref().ok_or_else(|| self.no_auth())?;
         let auth = Auth::resolve(self, auth_spec)?;
         let client_certificate = match auth.method().client_certificate() {
@@ -144,6 +150,7 @@ impl Scope<'_> {
             headers: vault.headers.clone().unwrap_or_default().into_iter().collect(),
             ca: self.ca(vault.ca_bundle.as_deref(), vault.ca_provider.as_ref())?,
             client_certificate,
+            consistency: consistency(vault),
             kv: Kv {
                 mount: vault
                     .path
@@ -152,6 +159,7 @@ impl Scope<'_> {
                 version: vault.version.unwrap_or_default(),
             },
             auth,
+            retries: Retries::default(),
         })
     }
 
@@ -164,11 +172,13 @@ impl Scope<'_> {
             headers: Vec::new(),
             ca: self.ca(bao.ca_bundle.as_deref(), bao.ca_provider.as_ref())?,
             client_certificate: None,
+            consistency: Consistency::Eventual,
             kv: Kv {
                 mount: Some(bao.path.clone().unwrap_or_else(|| "kv".into())),
                 version: bao.version.unwrap_or(KvVersion::V2),
             },
             auth: Auth::resolve(self, &as_vault(auth_spec))?,
+            retries: Retries::default(),
         })
     }
 
@@ -235,6 +245,16 @@ impl ClientCertificate {
             )));
         }
         Ok(Self { certificate, key })
+    }
+}
+
+/// `forwardInconsistent` needs states to be inconsistent with, and so brings readYourWrites along; ESO sends nothing
+/// unless both are set.
+fn consistency(vault: &VaultProvider) -> Consistency {
+    match (vault.read_your_writes, vault.forward_inconsistent) {
+        (_, Some(true)) => Consistency::Forwarded,
+        (Some(true), _) => Consistency::ReadYourWrites,
+        _ => Consistency::Eventual,
     }
 }
 

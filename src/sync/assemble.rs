@@ -17,6 +17,8 @@ use crate::vault::json::Json;
 pub enum Answer {
     /// The secret, or its metadata.
     Found(Arc<Json>),
+    /// A secret that is text as it stands, whether or not it is JSON too.
+    Text(Arc<SecretBytes>),
     /// What a search found: secrets as JSON, by name. None is an answer too: the folder is there, and nothing
     /// in it fits.
     Many(BTreeMap<String, SecretBytes>),
@@ -116,8 +118,13 @@ fn values(entry: &Entry, answer: &Answer) -> Result<Option<(Values, usize)>, Fau
             let value = finish(entry, property::value(secret, property)?, "the value")?;
             return Ok(Some((BTreeMap::from([(key.clone(), value)]), 1)));
         }
+        (Answer::Text(secret), Destination::Key(key)) => {
+            let value = finish(entry, property::value_of_text(secret, property)?, "the value")?;
+            return Ok(Some((BTreeMap::from([(key.clone(), value)]), 1)));
+        }
         (Answer::Many(_), Destination::Key(_)) => return Err(Fault::NotRead),
         (Answer::Found(secret), _) => (property::members(secret, property)?, 1),
+        (Answer::Text(secret), _) => (property::members_of_text(secret, property)?, 1),
         (Answer::Many(secrets), _) => (secrets.clone(), secrets.len()),
     };
     let named = match &entry.into {

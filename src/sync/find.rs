@@ -50,6 +50,26 @@ impl Filter {
     }
 }
 
+/// A search among secrets that are all at hand.
+///
+/// # Errors
+/// If no name is given, which is all that they can be told by, or too many fit.
+pub fn among<'a>(
+    filter: &Filter,
+    secrets: impl Iterator<Item = (&'a str, &'a SecretBytes)>,
+) -> Result<Answer, FindError> {
+    let regexp = filter.regexp.as_deref().ok_or(FindError::OnlyNames)?;
+    let regexp = re2::compile(regexp).map_err(|error| FindError::Regexp(error.to_string()))?;
+    let found = secrets.filter(|(name, _)| regexp.is_match(name.as_bytes()));
+    let found: BTreeMap<_, _> = found
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect();
+    if found.len() > MAX_SECRETS {
+        return Err(FindError::TooManySecrets);
+    }
+    Ok(Answer::Many(found))
+}
+
 /// A question of a search; the path is relative to the folder that is searched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -64,6 +84,9 @@ pub enum Ask {
 /// Why a search cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FindError {
+    /// No name.
+    #[error("this store can only be searched by find.name; set find.name.regexp")]
+    OnlyNames,
     /// The expression, which was checked before.
     #[error("find.name.regexp: {0}")]
     Regexp(String),
@@ -166,9 +189,10 @@ impl<'a> Search<'a> {
             }
             // Deleted secrets are still listed by KV v2.
             (Ask::Value(_), Answer::Missing) => Ok(Vec::new()),
-            (Ask::Names(path) | Ask::Metadata(path) | Ask::Value(path), Answer::Many(_)) => {
-                Err(FindError::Odd(self.name(&path)))
-            }
+            (
+                Ask::Names(path) | Ask::Metadata(path) | Ask::Value(path),
+                Answer::Many(_) | Answer::Text(_),
+            ) => Err(FindError::Odd(self.name(&path))),
         }
     }
 

@@ -327,9 +327,6 @@ impl Planner<'_> {
         let store = self.store(at, source)?;
         check_key(&format!("{field}.key"), &remote.key)?;
         let version = remote.version.clone().filter(|version| !version.is_empty());
-        if let Some(version) = &version {
-            check_version(&format!("{field}.version"), version)?;
-        }
         let read = match remote.metadata_policy.unwrap_or_default() {
             MetadataPolicy::None => (version, What::Value),
             // Metadata are those of the secret as a whole; ESO takes no notice of the version either.
@@ -430,20 +427,6 @@ fn check_path(field: &str, key: &str) -> Result<(), Refusal> {
         ));
     }
     Ok(())
-}
-
-fn check_version(field: &str, version: &str) -> Result<(), Refusal> {
-    let digits = version.bytes().all(|b| b.is_ascii_digit());
-    match version.parse::<u64>() {
-        Ok(number) if digits && number > 0 => Ok(()),
-        _ => Err(Refusal::new(
-            field,
-            format!(
-                "is {version:?}, but versions of a secret are whole numbers from 1; correct it, or \
-                 remove it for the latest version"
-            ),
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -37,8 +37,10 @@ pub enum PropertyError {
         /// What it is.
         kind: &'static str,
     },
-    /// `extract` needs JSON.
-    #[error("{what} is not a JSON object, which extract needs ({error}); take it with spec.data instead")]
+    /// `extract` and `property` need JSON.
+    #[error(
+        "{what} is not a JSON object, which extract and property need ({error}); take it whole with spec.data"
+    )]
     NotJson {
         /// The secret, or the property of it.
         what: String,
@@ -79,11 +81,40 @@ pub fn members(
     secret: &Json,
     property: Option<&str>,
 ) -> Result<BTreeMap<String, SecretBytes>, PropertyError> {
+    read_again(&value(secret, property)?, property)
+}
+
+/// As [`value`], of a secret that is text: without a property all of it, as it stands.
+pub fn value_of_text(secret: &SecretBytes, property: Option<&str>) -> Result<SecretBytes, PropertyError> {
+    match property {
+        None => Ok(secret.clone()),
+        Some(_) => value(&json_of(secret)?, property),
+    }
+}
+
+/// As [`members`], of a secret that is text.
+pub fn members_of_text(
+    secret: &SecretBytes,
+    property: Option<&str>,
+) -> Result<BTreeMap<String, SecretBytes>, PropertyError> {
+    read_again(&value_of_text(secret, property)?, property)
+}
+
+fn json_of(secret: &SecretBytes) -> Result<Json, PropertyError> {
+    Json::parse(secret.expose()).map_err(|error| PropertyError::NotJson {
+        what: "the secret".to_owned(),
+        error,
+    })
+}
+
+fn read_again(
+    text: &SecretBytes,
+    property: Option<&str>,
+) -> Result<BTreeMap<String, SecretBytes>, PropertyError> {
     let what = || match property {
         Some(property) => format!("property \"{property}\""),
         None => "the secret".to_owned(),
     };
-    let text = value(secret, property)?;
     let again = Json::parse(text.expose()).map_err(|error| PropertyError::NotJson { what: what(), error })?;
     match again.kind() {
         // Go decodes null into an empty map.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustify::endpoint::Endpoint;
+use rustify::enums::{RequestMethod, RequestType, ResponseType};
+use serde::Deserialize;
 use vaultrs::api::kv1::requests::{GetSecretRequest, ListSecretRequest};
 use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretMetadataRequest, ReadSecretRequest};
 
@@ -59,6 +61,45 @@ pub enum KvAnswer {
     Found(Arc<Json>),
     /// A clean 'not found' of an unsealed, authorised Vault: the only answer that may delete anything.
     Missing,
+}
+
+/// What an answer says by itself.
+pub enum Told {
+    /// This.
+    Answer(KvAnswer),
+    /// 'Not found', in words in which an engine of another kind says it too: [`SecretPath::mount_call`] asks which
+    /// it is.
+    NotFoundByAny,
+}
+
+/// `GET sys/internal/ui/mounts/<mount>`, which the catalogue of vaultrs lacks. Whoever may read anything below a
+/// mount may ask for its kind; Vault's own command line does so before it reads.
+struct ReadMount(String);
+
+impl Endpoint for ReadMount {
+    type Response = MountAnswer;
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        format!("/sys/internal/ui/mounts/{}", self.0)
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::GET
+    }
+}
+
+#[derive(Deserialize)]
+struct MountAnswer {
+    data: Mount,
+}
+
+#[derive(Deserialize)]
+struct Mount {
+    #[serde(rename = "type")]
+    kind: String,
+    options: Option<BTreeMap<String, String>>,
 }
 
 impl Kv {
@@ -154,6 +195,17 @@ impl SecretPath {
         Ok(below)
     }
 
+    /// The path as a rule of its store names it: below the mount, or beginning with it if the store names none.
+    /// Empty segments are left out, as they are in the request.
+    #[must_use]
+    pub fn within(&self, kv: &Kv) -> String {
+        let mount = kv.mount.is_none().then_some(self.mount.as_str());
+        let parts = mount.into_iter().chain([self.path.as_str()]);
+        let segments = parts.flat_map(|part| part.split('/'));
+        let segments: Vec<&str> = segments.filter(|segment| !segment.is_empty()).collect();
+        segments.join("/")
+    }
+
     /// The request that asks.
     ///
     /// # Errors
@@ -239,11 +291,59 @@ impl SecretPath {
         format!("{error} to the {operation} of '{path}': {advice}")
     }
 
+    /// The mount that it is looked for in.
+    #[must_use]
+    pub fn mount(&self) -> &str {
+        &self.mount
+    }
+
+    /// The request that asks which engine is mounted there.
+    ///
+    /// # Errors
+    /// If the mount cannot be written as a URL.
+    pub fn mount_call(&self) -> Result<Call, VaultError> {
+        Call::new(&ReadMount(self.mount.clone()))
+    }
+
+    /// Reads the answer to [`Self::mount_call`]: what is not found there is missing only if the engine is the one that
+    /// the store names. A KV v1 engine has every path of KV v2, and nothing in it.
+    ///
+    /// # Errors
+    /// If it is another engine, or that could not be found out.
+    pub fn confirm_missing(&self, reply: Reply) -> Result<(), VaultError> {
+        let mount = &self.mount;
+        let unknown = |why: String| {
+            VaultError::BadRequest(format!(
+                "Vault did not find it, but whether mount '{mount}' is a KV v2 engine, as the store says, could not be \
+                 confirmed: {why} to 'sys/internal/ui/mounts/{mount}'; nothing is taken for missing until it is"
+            ))
+        };
+        let body = match reply.success() {
+            Ok(body) => body,
+            Err(limit @ VaultError::RateLimited { .. }) => return Err(limit),
+            Err(error) if error.casts_suspicion() => return Err(error),
+            Err(error) => return Err(unknown(error.to_string())),
+        };
+        // The error of serde_json is dropped: it may quote the body.
+        let answer: MountAnswer =
+            serde_json::from_slice(&body).map_err(|_| unknown("an answer of unknown form came".into()))?;
+        let version = answer.data.options.unwrap_or_default().remove("version");
+        match (answer.data.kind.as_str(), version.as_deref()) {
+            ("kv", Some("2")) => Ok(()),
+            ("kv" | "generic", _) => Err(VaultError::BadRequest(format!(
+                "mount '{mount}' is a KV v1 engine, and the store says version v2; set version: v1 in the store"
+            ))),
+            _ => Err(VaultError::BadRequest(format!(
+                "mount '{mount}' is no KV engine; correct path in the store"
+            ))),
+        }
+    }
+
     /// Reads the meaning of the answer to [`Self::call`].
     ///
     /// # Errors
     /// Everything but what was asked for and a clean 'not found'.
-    pub fn answer(&self, question: Question, reply: Reply) -> Result<KvAnswer, VaultError> {
+    pub fn answer(&self, question: Question, reply: Reply) -> Result<Told, VaultError> {
         if reply.status == 404 {
             return self.not_found(&reply.body);
         }
@@ -255,6 +355,7 @@ impl SecretPath {
             Question::Metadata => metadata(data),
             Question::Names => names(data),
         }
+        .map(Told::Answer)
     }
 
     fn value(&self, data: Json) -> Result<KvAnswer, VaultError> {
@@ -273,7 +374,7 @@ impl SecretPath {
 
     /// Vault answers 404 to a missing secret, a deleted version, an unknown mount, and a path of the
     /// wrong KV version. Only the first two mean that the secret is gone.
-    fn not_found(&self, body: &[u8]) -> Result<KvAnswer, VaultError> {
+    fn not_found(&self, body: &[u8]) -> Result<Told, VaultError> {
         let phrase = known_phrase(body);
         if phrase.is_some() {
             return Err(VaultError::Status { status: 404, phrase });
@@ -286,12 +387,16 @@ impl SecretPath {
             ));
         }
         match (root.get("errors"), root.get("data")) {
-            (Some(Json::Array(errors)), _) if errors.is_empty() => Ok(KvAnswer::Missing),
+            // Any KV v1 engine answers so to a path of KV v2.
+            (Some(Json::Array(errors)), _) if errors.is_empty() => Ok(match self.version {
+                KvVersion::V1 => Told::Answer(KvAnswer::Missing),
+                KvVersion::V2 => Told::NotFoundByAny,
+            }),
             (Some(Json::Array(_)), _) => Err(VaultError::Status {
                 status: 404,
                 phrase: None,
             }),
-            (None, Some(Json::Object(version))) if is_deleted(version) => Ok(KvAnswer::Missing),
+            (None, Some(Json::Object(version))) if is_deleted(version) => Ok(Told::Answer(KvAnswer::Missing)),
             _ => Err(VaultError::NotVault),
         }
     }

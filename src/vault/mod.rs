@@ -2,10 +2,12 @@
 //! keeps state between calls.
 
 pub mod auth;
+pub mod consistency;
 pub mod error;
 pub mod health;
 pub mod json;
 pub mod kv;
+mod tls;
 pub mod transport;
 
 pub use error::{Outage, Unreachable, VaultError};

@@ -1,14 +1,18 @@
 //! One way to one server: HTTP with bounds, and without the habits of a client library that leak.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect;
 use rustify::endpoint::Endpoint;
+use tokio::time::sleep;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::consistency::{Consistency, States};
 use super::error::{Unreachable, VaultError};
+use super::tls;
 use crate::secret::SecretBytes;
 
 /// Bytes of a body that are read at most: 1 MiB is the largest Secret, and JSON escapes up to sixfold.
@@ -17,9 +21,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A health check must not wait as long as a read may.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Before each retry of a request that a node answered with 412, in milliseconds: standbys of Vault Enterprise lag
+/// behind by less.
+const BEHIND_PAUSES: [u64; 5] = [50, 100, 250, 500, 1000];
+/// Headers of a connection, which a store's own would break.
+const OF_THE_CONNECTION: [&str; 6] = [
+    "connection",
+    "content-length",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// Where and how to reach a Vault; two stores with equal values share one connection and its health.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Server {
     /// Base URL without a trailing slash.
     pub url: String,
@@ -31,6 +47,8 @@ pub struct Server {
     pub ca_pem: Option<Vec<u8>>,
     /// PEM of the certificate that is shown to the server, and of its key.
     pub client_pem: Option<SecretBytes>,
+    /// What is asked of nodes that may be behind.
+    pub consistency: Consistency,
 }
 
 /// A Vault token, as the header that carries it.
@@ -120,6 +138,13 @@ impl Call {
         self
     }
 
+    /// The URL of the request at a server of this base URL.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn url(&self, base: &str) -> String {
+        url_of(&Url::parse(base).unwrap(), self.request.uri()).to_string()
+    }
+
     /// Outside of every namespace.
     #[must_use]
     pub fn without_namespace(mut self) -> Self {
@@ -157,6 +182,8 @@ pub struct Transport {
     http: reqwest::Client,
     base: Url,
     headers: HeaderMap,
+    consistency: Consistency,
+    states: Arc<States>,
 }
 
 /// Whether connections are kept for the next request.
@@ -170,11 +197,11 @@ pub enum Connections {
 }
 
 impl Transport {
-    /// Prepares the client; sends nothing.
+    /// Prepares the client; sends nothing. All clients of one server share what they saw of its `states`.
     ///
     /// # Errors
     /// If the URL, a header or a certificate is not valid; the message names which.
-    pub fn new(server: &Server, connections: Connections) -> Result<Self, VaultError> {
+    pub fn new(server: &Server, connections: Connections, states: Arc<States>) -> Result<Self, VaultError> {
         let base = base_url(&server.url)?;
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -190,20 +217,10 @@ impl Transport {
                 .timeout(PROBE_TIMEOUT);
         }
         if let Some(pem) = &server.ca_pem {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem)
-                .map_err(|_| VaultError::BadRequest("the CA bundle holds no valid PEM certificate".into()))?;
-            if certificates.is_empty() {
-                return Err(VaultError::BadRequest(
-                    "the CA bundle holds no PEM certificate".into(),
-                ));
-            }
-            builder = builder.tls_certs_only(certificates);
+            builder = builder.tls_certs_only(tls::roots(pem)?);
         }
         if let Some(pem) = &server.client_pem {
-            let identity = reqwest::Identity::from_pem(pem.expose()).map_err(|_| {
-                VaultError::BadRequest("the client certificate or its key is not valid PEM".into())
-            })?;
-            builder = builder.identity(identity);
+            builder = builder.identity(tls::identity(pem)?);
         }
         let http = builder
             .build()
@@ -212,17 +229,42 @@ impl Transport {
             http,
             base,
             headers: header_map(server)?,
+            consistency: server.consistency,
+            states,
         })
     }
 
-    /// Sends one request.
+    /// Sends one request; again if a node of the cluster is behind (412), for less than two seconds.
     ///
     /// # Errors
-    /// [`VaultError::Unreachable`] if no answer came, [`VaultError::BadAnswer`] if it is too large. Any
-    /// status is an `Ok`.
+    /// [`VaultError::Unreachable`] if no answer came, [`VaultError::BadAnswer`] if it is too large or the node
+    /// stays behind. Any other status is an `Ok`.
     pub async fn send(&self, call: Call) -> Result<Reply, VaultError> {
+        for pause in BEHIND_PAUSES {
+            let reply = self.send_once(call.clone()).await?;
+            if reply.status != 412 {
+                return Ok(reply);
+            }
+            sleep(Duration::from_millis(pause)).await;
+        }
+        match self.send_once(call).await? {
+            reply if reply.status == 412 => Err(VaultError::BadAnswer(
+                "Vault answered 412: its node is behind the rest of the cluster; it is asked again later. If it stays so, \
+                 set forwardInconsistent in the store, or see to the replication",
+            )),
+            reply => Ok(reply),
+        }
+    }
+
+    async fn send_once(&self, call: Call) -> Result<Reply, VaultError> {
         let (parts, body) = call.request.into_parts();
         let mut headers = self.headers.clone();
+        // Health is each node's own, and must not wait for others.
+        let consistency = match call.namespace {
+            Namespace::Root => Consistency::Eventual,
+            _ => self.consistency,
+        };
+        self.states.require(consistency, &mut headers);
         match call.namespace {
             Namespace::Servers => {}
             Namespace::Root => drop(headers.remove("X-Vault-Namespace")),
@@ -238,66 +280,78 @@ impl Transport {
         }
         let request = self
             .http
-            .request(parts.method, self.url_of(&parts.uri))
+            .request(parts.method, url_of(&self.base, &parts.uri))
             .headers(headers)
             .body(body);
-        let mut response = request
+        let response = request
             .send()
             .await
             .map_err(|e| VaultError::Unreachable(Unreachable::from(&e)))?;
-        let status = response.status().as_u16();
-        let retry_after = response
-            .headers()
-            .get("Retry-After")
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
-        let mut body = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|e| VaultError::Unreachable(Unreachable::from(&e)))?
-        {
-            if body.len() + chunk.len() > BODY_LIMIT {
-                return Err(VaultError::BadAnswer(
-                    "Vault's answer is larger than 8 MiB and was not read",
-                ));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Reply {
-            status,
-            retry_after,
-            body,
-        })
+        self.states.remember(consistency, response.headers());
+        read(response).await
     }
+}
 
-    /// The server's base with the path of a request: `/prefix` + `/v1/…`. Empty segments vanish, as
-    /// they do in Vault's own client, so that keys with a leading slash work.
-    fn url_of(&self, uri: &http::Uri) -> Url {
-        let mut url = self.base.clone();
-        let path: Vec<&str> = uri
-            .path()
-            .split('/')
-            .filter(|segment| !segment.is_empty())
-            .collect();
-        url.set_path(&format!(
-            "{}/{}",
-            self.base.path().trim_end_matches('/'),
-            path.join("/")
-        ));
-        url.set_query(uri.query().filter(|query| !query.is_empty()));
-        url
+/// The server's base with the path of a request: `/prefix` + `/v1/…`. Empty segments vanish, as
+/// they do in Vault's own client, so that keys with a leading slash work.
+fn url_of(base: &Url, uri: &http::Uri) -> Url {
+    let mut url = base.clone();
+    let path: Vec<&str> = uri
+        .path()
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    url.set_path(&format!(
+        "{}/{}",
+        base.path().trim_end_matches('/'),
+        path.join("/")
+    ));
+    url.set_query(uri.query().filter(|query| !query.is_empty()));
+    url
+}
+
+async fn read(mut response: reqwest::Response) -> Result<Reply, VaultError> {
+    let status = response.status().as_u16();
+    let retry_after = response
+        .headers()
+        .get("Retry-After")
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|e| VaultError::Unreachable(Unreachable::from(&e)))?
+    {
+        if body.len() + chunk.len() > BODY_LIMIT {
+            return Err(VaultError::BadAnswer(
+                "Vault's answer is larger than 8 MiB and was not read",
+            ));
+        }
+        body.extend_from_slice(&chunk);
     }
+    Ok(Reply {
+        status,
+        retry_after,
+        body,
+    })
 }
 
 fn base_url(text: &str) -> Result<Url, VaultError> {
     let bad = |why: &str| VaultError::BadRequest(format!("spec.provider.vault.server {why}"));
     let url =
         Url::parse(text).map_err(|_| bad("is not a URL, for example http://vault.security.svc:8200"))?;
-    match url.scheme() {
-        "http" | "https" if url.host().is_some() => Ok(url),
-        _ => Err(bad("must begin with http:// or https:// and name a host")),
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(bad("must begin with http:// or https:// and name a host"));
     }
+    // They would be shown wherever the server is named.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("must not hold a user name or a password"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("must end with the path: no '?' and no '#'"));
+    }
+    Ok(url)
 }
 
 fn header_value(what: &str, value: &str) -> Result<HeaderValue, VaultError> {
@@ -315,7 +369,15 @@ fn header_map(server: &Server) -> Result<HeaderMap, VaultError> {
         let valid = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
             VaultError::BadRequest(format!("spec.provider.vault.headers: '{name}' is no header name"))
         })?;
-        let mut value = header_value(&format!("value of header '{name}'"), value)?;
+        if OF_THE_CONNECTION.contains(&valid.as_str()) {
+            return Err(VaultError::BadRequest(format!(
+                "spec.provider.vault.headers: '{name}' is set by the connection itself; remove it"
+            )));
+        }
+        let mut value = header_value(
+            &format!("value of header '{name}' (spec.provider.vault.headers)"),
+            value,
+        )?;
         value.set_sensitive(true);
         headers.insert(valid, value);
     }
@@ -338,87 +400,4 @@ fn same_origin_once() -> redirect::Policy {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use vaultrs::api::kv2::requests::{ListSecretsRequest, ReadSecretRequest};
-    use vaultrs::api::token::requests::RenewTokenSelfRequest;
-
-    fn transport(url: &str) -> Result<Transport, VaultError> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let server = Server {
-            url: url.into(),
-            namespace: None,
-            headers: vec![],
-            ca_pem: None,
-            client_pem: None,
-        };
-        Transport::new(&server, Connections::Pooled)
-    }
-
-    fn url_for(base: &str, mount: &str, path: &str) -> String {
-        let request = ReadSecretRequest::builder()
-            .mount(mount)
-            .path(path)
-            .build()
-            .unwrap();
-        transport(base)
-            .unwrap()
-            .url_of(Call::new(&request).unwrap().request.uri())
-            .to_string()
-    }
-
-    #[test]
-    fn a_base_url_with_a_path_keeps_it_in_front() {
-        assert_eq!(
-            url_for("http://h:1/vault/", "secret", "a"),
-            "http://h:1/vault/v1/secret/data/a"
-        );
-    }
-
-    #[test]
-    fn keys_are_escaped_as_path_segments() {
-        assert_eq!(
-            url_for("http://h:1", "secret", "/a b/50%/é?#"),
-            "http://h:1/v1/secret/data/a%20b/50%25/%C3%A9%3F%23"
-        );
-    }
-
-    #[test]
-    fn a_folder_is_listed_with_a_method_that_every_proxy_knows() {
-        let request = ListSecretsRequest::builder()
-            .mount("secret")
-            .path("a b?")
-            .build()
-            .unwrap();
-        let call = Call::new(&request).unwrap().as_list().unwrap();
-        assert_eq!(call.request.method(), http::Method::GET);
-        assert_eq!(
-            transport("http://h:1")
-                .unwrap()
-                .url_of(call.request.uri())
-                .as_str(),
-            "http://h:1/v1/secret/metadata/a%20b%3F?list=true"
-        );
-    }
-
-    #[test]
-    fn the_path_of_a_renewal_has_no_stray_characters() {
-        let call = Call::new(&RenewTokenSelfRequest::builder().build().unwrap()).unwrap();
-        let url = transport("http://h:1").unwrap().url_of(call.request.uri());
-        assert_eq!(url.as_str(), "http://h:1/v1/auth/token/renew-self");
-    }
-
-    #[test]
-    fn a_token_with_a_trailing_newline_is_trimmed_and_one_with_a_newline_inside_is_refused() {
-        assert!(Token::new(&"hvs.abc\n".into()).is_ok());
-        assert!(Token::new(&"hvs.\nabc".into()).is_err());
-        assert!(Token::new(&" \n".into()).is_err());
-    }
-
-    #[test]
-    fn a_server_that_is_no_url_is_refused_with_an_example() {
-        let error = transport("vault:8200/x y").err().unwrap().to_string();
-        assert!(error.contains("must begin with http://"), "{error}");
-    }
-}
+mod tests;

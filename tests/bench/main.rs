@@ -7,6 +7,7 @@
 //! floor: a bare client with 32 requests in flight that does only what cannot be avoided. `templates` needs
 //! no cluster: it renders the golden corpus with our engine and with Go's, by turns.
 
+mod endurance;
 mod floor;
 mod observer;
 mod rig;
@@ -23,7 +24,7 @@ use serde_json::Value;
 /// What to measure.
 #[derive(Clone, Debug, Parser)]
 struct Options {
-    /// first-sync, force-sync, shared-path, recovery, cold-start, templates.
+    /// first-sync, force-sync, shared-path, recovery, cold-start, steady, busy-newcomer, memory, templates.
     scenarios: Vec<String>,
     /// ExternalSecrets.
     #[arg(long, default_value_t = 1000)]

@@ -1,5 +1,7 @@
 //! A fresh control plane, Vault and operator for one scenario.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault};
@@ -91,8 +93,21 @@ impl Rig {
 
     /// Creates the ExternalSecrets; neighbours share a path.
     pub async fn create_objects(&self, objects: usize, paths: usize, interval: &str) -> Result<()> {
+        self.create_some(0..objects, objects, paths, interval).await
+    }
+
+    /// Creates some of them.
+    pub async fn create_some(
+        &self,
+        some: Range<usize>,
+        objects: usize,
+        paths: usize,
+        interval: &str,
+    ) -> Result<()> {
         let api = external_secrets(self.cluster.client());
-        each(objects, |i| {
+        let first = some.start;
+        each(some.len(), |i| {
+            let i = first + i;
             let (api, key) = (api.clone(), format!("bench/{}", path_of(i, objects, paths)));
             async move {
                 let entry = |name: &str| json!({"secretKey": name, "remoteRef": {"key": key, "property": name}});

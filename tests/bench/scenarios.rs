@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::observer::Observer;
 use crate::rig::{Rig, each, external_secrets, path_of, value};
-use crate::{Options, floor};
+use crate::{Options, endurance, floor};
 
 pub const ALL: &[&str] = &[
     "first-sync",
@@ -18,9 +18,12 @@ pub const ALL: &[&str] = &[
     "shared-path",
     "recovery",
     "cold-start",
+    "steady",
+    "busy-newcomer",
+    "memory",
     "templates",
 ];
-const LIMIT: Duration = Duration::from_secs(900);
+pub const LIMIT: Duration = Duration::from_secs(900);
 const LOGIN: &str = "auth/kubernetes/login";
 
 pub async fn run(name: &str, options: &Options) -> Result<Value> {
@@ -32,13 +35,16 @@ pub async fn run(name: &str, options: &Options) -> Result<Value> {
         "shared-path" => shared_path(&rig, options).await?,
         "recovery" => recovery(&rig, options).await?,
         "cold-start" => cold_start(&rig, options).await?,
+        "steady" => endurance::steady(&rig, options).await?,
+        "busy-newcomer" => endurance::busy_newcomer(&rig, options).await?,
+        "memory" => endurance::memory(&rig, options).await?,
         other => bail!("no scenario '{other}'"),
     };
     result["scenario"] = json!(name);
     Ok(result)
 }
 
-fn rounded(value: f64) -> f64 {
+pub fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
@@ -46,13 +52,13 @@ fn secs(from: Instant, to: Instant) -> f64 {
     rounded(to.saturating_duration_since(from).as_secs_f64())
 }
 
-fn percentile(times: &mut [f64], part: f64) -> f64 {
+pub fn percentile(times: &mut [f64], part: f64) -> f64 {
     times.sort_by(f64::total_cmp);
     let index = ((times.len() as f64 * part).ceil() as usize).clamp(1, times.len().max(1)) - 1;
     rounded(times.get(index).copied().unwrap_or_default())
 }
 
-fn password_of(name: &str, round: usize, objects: usize, paths: usize) -> String {
+pub fn password_of(name: &str, round: usize, objects: usize, paths: usize) -> String {
     let number: usize = name.trim_start_matches("app-").parse().unwrap_or(0);
     value(round, path_of(number, objects, paths))["password"]
         .as_str()
@@ -60,12 +66,12 @@ fn password_of(name: &str, round: usize, objects: usize, paths: usize) -> String
         .into()
 }
 
-fn is_ready(text: &str) -> bool {
+pub fn is_ready(text: &str) -> bool {
     text.starts_with("True|")
 }
 
 /// Requests of the operator to the API server, by what they were.
-fn kube_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
+pub fn kube_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
     let events = rig.cluster.audit_since(mark)?;
     let ours: Vec<_> = events
         .iter()
@@ -83,12 +89,17 @@ fn kube_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
     Ok((all, writes))
 }
 
-fn vault_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
+pub fn vault_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
     let requests = rig.vault.requests_since(mark)?;
     Ok((requests.values().sum(), requests.get(LOGIN).copied().unwrap_or(0)))
 }
 
-async fn synced(rig: &Rig, options: &Options, paths: usize, interval: &str) -> Result<(Observer, Operator)> {
+pub async fn synced(
+    rig: &Rig,
+    options: &Options,
+    paths: usize,
+    interval: &str,
+) -> Result<(Observer, Operator)> {
     rig.write_paths(paths, 0).await?;
     let observer = Observer::start(&rig.cluster);
     let operator = rig.operator().await?;

@@ -137,6 +137,7 @@ fn result(spec: &Value) -> Result<String, String> {
         last_success: None,
         pending: false,
         template_changed: false,
+        store_changed: false,
         target: State::Intact,
         windows: plan.windows.as_ref(),
     };

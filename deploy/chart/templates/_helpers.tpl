@@ -73,7 +73,7 @@ instead would silently grant what scopedRBAC was set to prevent.
 {{- end }}
 
 {{- define "keyferry.clusterStores" -}}
-{{- if and .Values.processClusterStore (not (include "keyferry.scoped" .)) }}
+{{- if and .Values.processClusterStore (or .Values.scopedClusterStores (not (include "keyferry.scoped" .))) }}
 {{- true }}
 {{- end }}
 {{- end }}

@@ -51,6 +51,9 @@
 {{- define "keyferry.clusterRules" -}}
 - apiGroups: [""]
   resources: ["namespaces"]
+  {{- if include "keyferry.scoped" . }}
+  resourceNames: {{ splitList "," (include "keyferry.namespaces" .) | toJson }}
+  {{- end }}
   verbs: ["get", "list", "watch"]
 {{- if include "keyferry.clusterStores" . }}
 - apiGroups: ["external-secrets.io"]
@@ -60,6 +63,34 @@
   resources: ["clustersecretstores/status"]
   verbs: ["update", "patch"]
 {{- end }}
+{{- end }}
+
+{{/*
+A ClusterRole for the operator's ServiceAccount with its ClusterRoleBinding.
+Arguments: context, name, rules (YAML text).
+*/}}
+{{- define "keyferry.clusterRole" -}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "keyferry.labels" .context | nindent 4 }}
+rules:
+  {{- .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "keyferry.labels" .context | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ .name }}
+{{ include "keyferry.subjects" .context }}
 {{- end }}
 
 {{/*

@@ -2,13 +2,24 @@
 //! objects of the cluster it needs, and the request that it makes of them; when to log in, and what becomes of
 //! the token, is [`super::session`]'s.
 
+mod app_role;
+mod cert;
+mod jwt;
 mod kubernetes;
+mod ldap;
+mod password;
 mod token;
+mod user_pass;
 
 use async_trait::async_trait;
 
+use self::app_role::AppRole;
+use self::cert::Cert;
+use self::jwt::Jwt;
 use self::kubernetes::Kubernetes;
+use self::ldap::Ldap;
 use self::token::GivenToken;
+use self::user_pass::UserPass;
 use super::credentials::{Credentials, Identity};
 use super::scope::{Invalid, Need, Scope};
 use super::settings::ClientCertificate;
@@ -50,6 +61,12 @@ pub trait Method: Send + Sync {
         None
     }
 
+    /// Whether Vault counts this answer as a wrong password, of which a few lock the account out: for everybody
+    /// who uses it, and even with the right one.
+    fn locks_out(&self, _answer: &VaultError) -> bool {
+        false
+    }
+
     /// The client certificate that the connection must show.
     fn client_certificate(&self) -> Option<&ClientCertificate> {
         None
@@ -67,8 +84,18 @@ pub trait Method: Send + Sync {
 pub enum Auth {
     /// With a token that is given.
     Token(GivenToken),
+    /// By the AppRole auth method.
+    AppRole(AppRole),
     /// By the Kubernetes auth method.
     Kubernetes(Kubernetes),
+    /// By the LDAP auth method.
+    Ldap(Ldap),
+    /// By the userpass auth method.
+    UserPass(UserPass),
+    /// By the JWT auth method.
+    Jwt(Jwt),
+    /// By the TLS certificate auth method.
+    Cert(Cert),
 }
 
 impl Auth {
@@ -77,24 +104,36 @@ impl Auth {
     /// # Errors
     /// What is missing or cannot be served, with the field's name and what to do.
     pub fn resolve(scope: &Scope<'_>, auth: &VaultAuth) -> Result<Self, Invalid> {
-        if let Some(token) = &auth.token_secret_ref {
-            return GivenToken::resolve(scope, token).map(Self::Token);
-        }
-        if let Some(kubernetes) = auth.kubernetes.as_ref().filter(|_| auth.app_role.is_none()) {
-            return Kubernetes::resolve(scope, kubernetes).map(Self::Kubernetes);
-        }
-        let later = [
-            ("appRole", auth.app_role.is_some()),
-            ("ldap", auth.ldap.is_some()),
-            ("userPass", auth.user_pass.is_some()),
-            ("jwt", auth.jwt.is_some()),
-            ("cert", auth.cert.is_some()),
-            ("iam", auth.iam.is_some()),
-            ("gcp", auth.gcp.is_some()),
-        ];
-        match later.iter().find(|(_, set)| *set) {
-            Some((method, _)) => Err(scope.not_served(&format!("auth.{method}"))),
-            None => Err(scope.no_auth()),
+        let found = if let Some(given) = &auth.token_secret_ref {
+            Self::Token(GivenToken::resolve(scope, given)?)
+        } else if let Some(given) = &auth.app_role {
+            Self::AppRole(AppRole::resolve(scope, given)?)
+        } else if let Some(given) = &auth.kubernetes {
+            Self::Kubernetes(Kubernetes::resolve(scope, given)?)
+        } else if let Some(given) = &auth.ldap {
+            Self::Ldap(Ldap::resolve(scope, given)?)
+        } else if let Some(given) = &auth.user_pass {
+            Self::UserPass(UserPass::resolve(scope, given)?)
+        } else if let Some(given) = &auth.jwt {
+            Self::Jwt(Jwt::resolve(scope, given)?)
+        } else if let Some(given) = &auth.cert {
+            Self::Cert(Cert::resolve(scope, given)?)
+        } else if auth.iam.is_some() {
+            return Err(scope.not_served("auth.iam"));
+        } else if auth.gcp.is_some() {
+            return Err(scope.not_served("auth.gcp"));
+        } else {
+            return Err(scope.no_auth());
+        };
+        match found.method().mount() {
+            Some((mount, field)) => match path_fault(mount) {
+                Some(fault) => Err(Invalid(format!(
+                    "{} {fault}",
+                    scope.field(&format!("auth.{field}"))
+                ))),
+                None => Ok(found),
+            },
+            None => Ok(found),
         }
     }
 
@@ -103,7 +142,12 @@ impl Auth {
     pub fn method(&self) -> &dyn Method {
         match self {
             Self::Token(method) => method,
+            Self::AppRole(method) => method,
             Self::Kubernetes(method) => method,
+            Self::Ldap(method) => method,
+            Self::UserPass(method) => method,
+            Self::Jwt(method) => method,
+            Self::Cert(method) => method,
         }
     }
 
@@ -149,11 +193,11 @@ impl Auth {
                 )
             }
             (VaultError::Status { status: 400..500, .. }, _) => format!(
-                "login to Vault {url} with {whom} as {whose} failed: {error}; {}",
+                "login to Vault {url} with {whom} and {whose} failed: {error}; {}",
                 method.advice()
             ),
             // No fault of the proof: the error says itself what to look at.
-            _ => format!("login to Vault {url} with {whom} as {whose} failed: {error}"),
+            _ => format!("login to Vault {url} with {whom} and {whose} failed: {error}"),
         }
     }
 }
@@ -162,6 +206,28 @@ impl Auth {
 fn mount_or(given: Option<&str>, default: &str) -> String {
     let given = given.unwrap_or_default().trim_matches('/');
     if given.is_empty() { default } else { given }.to_owned()
+}
+
+/// Why a text cannot be a part of a login's path, to follow the name of its field: it would leave its place.
+fn path_fault(text: &str) -> Option<&'static str> {
+    if text.is_empty() {
+        return Some("is missing");
+    }
+    if text.chars().any(char::is_control) {
+        return Some("holds control characters, which no path may hold; remove them");
+    }
+    let leaves = |part: &str| matches!(part, "" | "." | "..");
+    text.split('/').any(leaves).then_some(
+        "is a part of the login's path and must hold no '.', '..' or nothing between slashes; correct it",
+    )
+}
+
+/// Whether Vault refused what was shown, rather than failed.
+fn is_wrong_proof(answer: &VaultError) -> bool {
+    matches!(
+        answer,
+        VaultError::Denied { .. } | VaultError::Status { status: 400, .. }
+    )
 }
 
 /// A request of one of vaultrs' types, which fail to build only if a field was forgotten.
@@ -174,3 +240,6 @@ fn complete<E: rustify::endpoint::Endpoint>(request: Option<E>) -> Result<Call, 
 fn text<'a>(proof: &'a SecretBytes, what: &str) -> Result<&'a str, String> {
     std::str::from_utf8(proof.expose()).map_err(|_| format!("{what} is not text"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,20 +223,6 @@ fn keys_that_could_leave_the_mount_or_are_no_paths_are_refused() {
 }
 
 #[test]
-fn a_version_is_a_positive_whole_number() {
-    for version in ["0", "-1", "+1", "latest", "1.0", " 1", "99999999999999999999"] {
-        assert_eq!(
-            refused(data(json!({"key": "a", "version": version}))).field,
-            "spec.data[0].remoteRef.version"
-        );
-    }
-    assert_eq!(
-        refused(extract(json!({"key": "a", "version": "v2"}))).field,
-        "spec.dataFrom[0].extract.version"
-    );
-}
-
-#[test]
 fn a_secret_key_that_no_secret_can_hold_is_refused() {
     for key in ["", "a/b", "é", ".."] {
         let spec = json!({"data": [{"secretKey": key, "remoteRef": {"key": "a"}}]});

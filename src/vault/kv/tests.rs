@@ -9,18 +9,40 @@ fn v2(mount: Option<&str>) -> Kv {
     }
 }
 
-fn answer(status: u16, body: &str) -> Result<KvAnswer, VaultError> {
-    asked(Question::Value(None), status, body)
+fn v1(mount: Option<&str>) -> Kv {
+    Kv {
+        mount: mount.map(String::from),
+        version: KvVersion::V1,
+    }
 }
 
-fn asked(question: Question, status: u16, body: &str) -> Result<KvAnswer, VaultError> {
-    let path = v2(Some("secret")).locate("foo").unwrap();
-    let reply = Reply {
+fn reply(status: u16, body: &str) -> Reply {
+    Reply {
         status,
         retry_after: None,
         body: body.as_bytes().to_vec().into(),
-    };
-    path.answer(question, reply)
+    }
+}
+
+fn answer(status: u16, body: &str) -> Result<Told, VaultError> {
+    asked(Question::Value(None), status, body)
+}
+
+fn asked(question: Question, status: u16, body: &str) -> Result<Told, VaultError> {
+    let path = v2(Some("secret")).locate("foo").unwrap();
+    path.answer(question, reply(status, body))
+}
+
+fn v1_answer(status: u16, body: &str) -> Result<Told, VaultError> {
+    let path = v1(Some("kv")).locate("foo").unwrap();
+    path.answer(Question::Value(None), reply(status, body))
+}
+
+fn found(told: Result<Told, VaultError>) -> String {
+    match told {
+        Ok(Told::Answer(KvAnswer::Found(json))) => json.to_go_string(),
+        _ => unreachable!("it was not found"),
+    }
 }
 
 fn data_path(kv: &Kv, key: &str) -> String {
@@ -45,10 +67,6 @@ fn all_forms_of_a_key_name_one_secret() {
 
 #[test]
 fn paths_are_those_of_eso() {
-    let v1 = |mount: Option<&str>| Kv {
-        mount: mount.map(String::from),
-        version: KvVersion::V1,
-    };
     let mount = Some("secret/path");
     for (kv, key, path) in [
         (v2(mount), "secret/path/data/test", "secret/path/data/test"),
@@ -98,30 +116,27 @@ fn what_stands_below_a_folder_is_not_taken_for_another_form_of_a_key() {
 fn metadata_are_texts_and_the_users_own_win() {
     let body = r#"{"data":{"custom_metadata":{"access_key":"a","created_time":"custom-time"},
         "created_time":"2020","current_version":2,"delete_version_after":"0s","max_versions":0,"cas_required":false}}"#;
-    let Ok(KvAnswer::Found(found)) = asked(Question::Metadata, 200, body) else {
-        unreachable!("metadata")
-    };
     assert_eq!(
-        found.to_go_string(),
+        found(asked(Question::Metadata, 200, body)),
         r#"{"access_key":"a","created_time":"custom-time","current_version":"2","delete_version_after":"0s"}"#
     );
     let none = r#"{"data":{"custom_metadata":null,"current_version":1}}"#;
-    let Ok(KvAnswer::Found(found)) = asked(Question::Metadata, 200, none) else {
-        unreachable!("metadata")
-    };
-    assert_eq!(found.to_go_string(), r#"{"current_version":"1"}"#);
+    assert_eq!(
+        found(asked(Question::Metadata, 200, none)),
+        r#"{"current_version":"1"}"#
+    );
 }
 
 #[test]
 fn only_a_clean_not_found_counts_as_an_empty_folder() {
     assert!(matches!(
         asked(Question::Names, 404, r#"{"errors":[]}"#),
-        Ok(KvAnswer::Missing)
+        Ok(Told::NotFoundByAny)
     ));
     let keys = r#"{"data":{"keys":["a","b/"]}}"#;
     assert!(matches!(
         asked(Question::Names, 200, keys),
-        Ok(KvAnswer::Found(_))
+        Ok(Told::Answer(KvAnswer::Found(_)))
     ));
     for (status, body) in [
         (404, "<html>nginx</html>"),
@@ -152,9 +167,18 @@ fn a_key_that_leaves_the_mount_is_refused() {
 
 #[test]
 fn only_a_clean_not_found_counts_as_missing() {
-    assert!(matches!(answer(404, r#"{"errors":[]}"#), Ok(KvAnswer::Missing)));
+    assert!(matches!(answer(404, r#"{"errors":[]}"#), Ok(Told::NotFoundByAny)));
+    assert!(matches!(
+        v1_answer(404, r#"{"errors":[]}"#),
+        Ok(Told::Answer(KvAnswer::Missing))
+    ));
     let deleted = r#"{"data":{"data":null,"metadata":{"deletion_time":"x"}}}"#;
-    assert!(matches!(answer(404, deleted), Ok(KvAnswer::Missing)));
+    for status in [200, 404] {
+        assert!(matches!(
+            answer(status, deleted),
+            Ok(Told::Answer(KvAnswer::Missing))
+        ));
+    }
     for body in [
         r#"{"errors":["no handler for route \"secret/data/foo\". route entry not found."]}"#,
         r#"{"errors":[],"warnings":["Invalid path for a versioned K/V secrets engine"]}"#,
@@ -177,6 +201,7 @@ fn an_answer_of_another_shape_is_an_error_and_not_an_empty_secret() {
         "[]",
         r#"{"data":{"password":"x"}}"#,
         r#"{"data":[]}"#,
+        r#"{"data":null}"#,
         r#"{"data":{"data":[1]}}"#,
     ] {
         assert!(answer(200, body).is_err(), "{body}");
@@ -237,15 +262,116 @@ fn a_refused_read_says_where_it_went_and_what_to_do() {
 
 #[test]
 fn a_version_and_metadata_of_kv_v1_are_refused() {
-    let kv = Kv {
-        mount: Some("kv".into()),
-        version: KvVersion::V1,
-    };
-    let path = kv.locate("a").unwrap();
+    let path = v1(Some("kv")).locate("a").unwrap();
     assert!(path.call(Question::Value(Some(1))).is_err());
     let error = path.call(Question::Metadata).err().unwrap().to_string();
     assert!(
         error.starts_with("cannot perform metadata fetch operations with kv version v1"),
         "{error}"
     );
+}
+
+#[test]
+fn what_a_kv_v2_store_does_not_find_is_missing_only_in_a_kv_v2_engine() {
+    let path = v2(Some("team/kv")).locate("a").unwrap();
+    let confirmed = |status: u16, body: &str| path.confirm_missing(reply(status, body));
+    let v2_engine = r#"{"data":{"options":{"version":"2"},"path":"team/kv/","type":"kv"}}"#;
+    assert_eq!(confirmed(200, v2_engine), Ok(()));
+    for (status, body, said) in [
+        (
+            200,
+            r#"{"data":{"options":null,"type":"kv"}}"#,
+            "'team/kv' is a KV v1 engine",
+        ),
+        (
+            200,
+            r#"{"data":{"options":{"version":"1"},"type":"kv"}}"#,
+            "set version: v1",
+        ),
+        (
+            200,
+            r#"{"data":{"options":null,"type":"generic"}}"#,
+            "set version: v1",
+        ),
+        (
+            200,
+            r#"{"data":{"options":{},"type":"cubbyhole"}}"#,
+            "is no KV engine",
+        ),
+        (
+            200,
+            r#"{"data":{"type":7,"x":"canary"}}"#,
+            "an answer of unknown form",
+        ),
+        (200, "<html>canary</html>", "an answer of unknown form"),
+        (
+            403,
+            r#"{"errors":["preflight capability check returned 403"]}"#,
+            "answered 403",
+        ),
+        (404, r#"{"errors":[]}"#, "nothing is taken for missing"),
+        (503, "{}", "Vault answered 503"),
+        (429, "{}", "limits the rate"),
+    ] {
+        let error = confirmed(status, body).err().unwrap().to_string();
+        assert!(
+            error.contains(said) && !error.contains("canary"),
+            "{status} {body}: {error}"
+        );
+    }
+}
+
+/// Table of ESO's unit tests of reads, as far as it concerns the answer; what becomes of it is tested in `sync`.
+#[test]
+fn answers_mean_what_they_mean_to_eso() {
+    let secret = r#"{"data":{"access_key":"a","access_secret":"s","token":null}}"#;
+    assert_eq!(
+        found(v1_answer(200, secret)),
+        r#"{"access_key":"a","access_secret":"s","token":null}"#
+    );
+    let secret = r#"{"data":{"data":{"n":42,"b":true,"f":2.1234534153423423},"metadata":{"version":1}}}"#;
+    assert_eq!(
+        found(answer(200, secret)),
+        r#"{"b":true,"f":2.1234534153423423,"n":42}"#
+    );
+    // Unlike for ESO, a 200 never means that a secret is gone: no Vault says so.
+    assert!(v1_answer(200, r#"{"data":null}"#).is_err());
+}
+
+#[test]
+fn keys_with_every_kind_of_character_stay_in_the_mount() {
+    for key in [
+        "a b",
+        "50%",
+        "a?b",
+        "a#b",
+        "a+b",
+        "é",
+        "🔑",
+        "a%2Fb",
+        "%2e%2e/x",
+        "a\\..\\..\\sys",
+        "a;b",
+        "a:b",
+        "a&b=c",
+        "a..b",
+        "...",
+        "\"a\"",
+        "[x]",
+        "{x}",
+        "a|b",
+        "~a",
+        "a*",
+    ] {
+        let path = v2(Some("secret")).locate(key).unwrap();
+        let url = path
+            .call(Question::Value(Some(3)))
+            .unwrap()
+            .url("http://h:1/vault");
+        let (path, query) = url.split_once('?').unwrap();
+        let told = path.strip_prefix("http://h:1/vault/v1/secret/data/").unwrap();
+        let decoded = percent_encoding::percent_decode_str(told).decode_utf8().unwrap();
+        assert_eq!(decoded, key, "{url}");
+        assert_eq!(query, "version=3", "{url}");
+    }
 }

@@ -80,7 +80,7 @@ pub fn at_login() -> Vec<Case> {
             "login-400",
             400,
             "",
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: Vault answered 400; check the role's bound_service_account_names and bound_service_account_namespaces, and that Vault may review tokens",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault answered 400; check the role's bound_service_account_names and bound_service_account_namespaces, and that Vault may review tokens",
         ),
         answered(
             "login-403",
@@ -98,25 +98,25 @@ pub fn at_login() -> Vec<Case> {
             "login-405",
             405,
             "",
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: Vault answered 405; check the role's bound_service_account_names and bound_service_account_namespaces, and that Vault may review tokens",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault answered 405; check the role's bound_service_account_names and bound_service_account_namespaces, and that Vault may review tokens",
         ),
         answered(
             "login-500",
             500,
             "",
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: Vault answered 500; see the log of Vault and of what stands in front of it",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault answered 500; see the log of Vault and of what stands in front of it",
         ),
         answered(
             "login-502",
             502,
             "",
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: Vault answered 502; see the log of Vault and of what stands in front of it",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault answered 502; see the log of Vault and of what stands in front of it",
         ),
         answered(
             "login-307",
             307,
             "Location: https://192.0.2.1/v1/auth/kubernetes/login",
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: Vault redirects, which is followed only once and only to the same address, because the token goes along; name the address where it leads in spec.provider.vault.server",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault redirects, which is followed only once and only to the same address, because the token goes along; name the address where it leads in spec.provider.vault.server",
         ),
         Case::store(
             "login-429",
@@ -143,33 +143,33 @@ pub fn at_login() -> Vec<Case> {
         with(
             "login-empty",
             String::new(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
         ),
         with(
             "login-html",
             format!("<html>{CANARY}</html>"),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
         ),
         with(
             "login-no-token",
             json!({"data": {"x": CANARY}, "auth": null}).to_string(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token",
         ),
         with(
             "login-empty-token",
             json!({"auth": {"client_token": ""}}).to_string(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: the token is empty",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the token is empty",
         ),
         with(
             "login-token-with-newline",
             json!({"auth": {"client_token": format!("hvs.\n{CANARY}"), "lease_duration": 60}}).to_string(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: the token has characters that no header may hold",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the token has characters that no header may hold",
         ),
         Case::store(
             "login-broken",
             Fault::Login(Mode::Answers(vec![Answer::raw(LOGIN, "", End::Close)])),
             "VaultDenied",
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: no answer from Vault: the connection broke before a whole answer came; check what stands between the operator and Vault",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: no answer from Vault: the connection broke before a whole answer came; check what stands between the operator and Vault",
         ),
     ]
 }

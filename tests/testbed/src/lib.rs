@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod cluster;
 pub mod homelab;
+pub mod ldap;
 pub mod operator;
 pub mod pki;
 pub mod process;
@@ -16,6 +17,7 @@ pub mod wait;
 
 pub use answer::{Answer, End};
 pub use cluster::Cluster;
+pub use ldap::Ldap;
 pub use operator::{Operator, OperatorOptions};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};

@@ -92,6 +92,17 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for a client that has a key already, as PKCS#8.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn client_of_key(&self, name: &str, key: &str) -> Result<String> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Ok(params.signed_by(&KeyPair::from_pem(key)?, &self.issuer)?.pem())
+    }
+
     fn sign(&self, params: CertificateParams) -> Result<Pair> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;

@@ -52,6 +52,27 @@ const GROUPS: &[Group] = &[
         ldflags: "",
     },
     Group {
+        name: "plugins",
+        packages: &[
+            (
+                "vault-plugin-auth-aws",
+                "github.com/hashicorp/vault/builtin/credential/aws/cmd/aws",
+            ),
+            (
+                "vault-plugin-auth-ldap",
+                "github.com/hashicorp/vault/builtin/credential/ldap/cmd/ldap",
+            ),
+        ],
+        flags: &[],
+        ldflags: "",
+    },
+    Group {
+        name: "ldap",
+        packages: &[("ldap", "keyferry.dev/testbed/ldap")],
+        flags: &[],
+        ldflags: "",
+    },
+    Group {
         name: "helm",
         packages: &[("helm", "helm.sh/helm/v3/cmd/helm")],
         flags: &[],
@@ -123,12 +144,14 @@ pub fn cache() -> Result<PathBuf> {
     Ok(user.join("keyferry-testbed"))
 }
 
-/// A change of the pinned modules, or of how they are built, makes another folder.
+/// A change of the pinned modules, of our own program, or of how they are built, makes another folder.
 fn key(source: &Path, group: &Group) -> Result<String> {
     let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum"] {
+    for file in ["go.mod", "go.sum", "main.go"] {
         let path = source.join(file);
-        hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        if file != "main.go" || path.exists() {
+            hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+        }
     }
     hash.update(group.ldflags);
     group.flags.iter().for_each(|flag| hash.update(flag));

@@ -15,10 +15,10 @@ use sha2::{Digest as _, Sha256};
 use crate::cluster::Cluster;
 use crate::free_port;
 use crate::process::Process;
+use crate::programs::Programs;
 use crate::wait::wait_for;
 
 const READY: Duration = Duration::from_secs(60);
-const PLUGIN: &str = "vault-plugin-auth-kubernetes";
 const POLICY: &str = "path \"secret/*\" { capabilities = [\"read\", \"list\"] }\n\
                       path \"kv1/*\" { capabilities = [\"read\", \"list\"] }";
 static COUNT: AtomicU64 = AtomicU64::new(1);
@@ -43,6 +43,7 @@ pub struct AuditEntry {
 /// A Vault.
 pub struct Vault {
     folder: PathBuf,
+    programs: Programs,
     address: String,
     tls_address: String,
     command: Vec<String>,
@@ -64,7 +65,6 @@ impl Vault {
         let plugins = folder.join("plugins");
         fs::create_dir_all(&plugins)?;
         fs::create_dir_all(folder.join("raft"))?;
-        fs::copy(cluster.programs().path(PLUGIN)?, plugins.join(PLUGIN))?;
         let (port, tls_port, cluster_port) = (free_port()?, free_port()?, free_port()?);
         let pair = cluster
             .authority()
@@ -101,6 +101,7 @@ impl Vault {
             unseal_key: String::new(),
             command,
             folder,
+            programs: cluster.programs().clone(),
         };
         vault.initialize().await?;
         vault.configure(cluster).await?;
@@ -326,16 +327,7 @@ impl Vault {
             )
             .await?;
         }
-        let binary = fs::read(self.folder.join("plugins").join(PLUGIN))?;
-        let sha256: String = Sha256::digest(&binary)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let plugin = json!({"sha256": sha256, "command": PLUGIN});
-        self.api("PUT", "sys/plugins/catalog/auth/kubernetes", &plugin)
-            .await?;
-        self.api("POST", "sys/auth/kubernetes", &json!({"type": "kubernetes"}))
-            .await?;
+        self.enable_plugin("kubernetes", "kubernetes").await?;
         cluster.apply(SERVICE_ACCOUNTS).await?;
         let config = json!({
             "kubernetes_host": cluster.url(), "kubernetes_ca_cert": cluster.ca_pem(), "disable_local_ca_jwt": true,
@@ -351,6 +343,37 @@ impl Vault {
             self.put("testbed/probe", json!({"ready": "yes"})).await.map(Some)
         })
         .await
+    }
+
+    /// Enables an auth method that is built in: approle, cert, jwt or userpass.
+    ///
+    /// # Errors
+    /// See [`Self::api`].
+    pub async fn enable_auth(&self, kind: &str, mount: &str) -> Result<()> {
+        self.api("POST", &format!("sys/auth/{mount}"), &json!({"type": kind}))
+            .await
+            .map(drop)
+    }
+
+    /// Registers an auth method that is a plugin, and enables it: kubernetes, aws or ldap.
+    ///
+    /// # Errors
+    /// If the testbed has no such plugin, or see [`Self::api`].
+    pub async fn enable_plugin(&self, kind: &str, mount: &str) -> Result<()> {
+        let program = format!("vault-plugin-auth-{kind}");
+        let binary = fs::read(self.programs.path(&program)?)?;
+        let sha256: String = Sha256::digest(&binary)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        fs::copy(
+            self.programs.path(&program)?,
+            self.folder.join("plugins").join(&program),
+        )?;
+        let plugin = json!({"sha256": sha256, "command": program});
+        self.api("PUT", &format!("sys/plugins/catalog/auth/{kind}"), &plugin)
+            .await?;
+        self.enable_auth(kind, mount).await
     }
 
     /// Writes a role of the Kubernetes auth method; `further` overrides its fields.

@@ -1,0 +1,112 @@
+//! How often, and how soon, a read is repeated: a store's `retrySettings`.
+
+use std::time::Duration;
+
+use crate::api::duration::GoDuration;
+use crate::api::store::SecretStoreSpec;
+
+/// How to repeat a read that failed by the server's fault while the server is in service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Retries {
+    /// How often at most.
+    pub most: u32,
+    /// The least pause before each.
+    pub pause: Duration,
+}
+
+impl Default for Retries {
+    /// On fresh connections after a good probe: with one sealed pod of three behind a Service, three tries in a row
+    /// rarely meet it each time.
+    fn default() -> Self {
+        Self {
+            most: 3,
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+/// More would keep others from the few requests that a server gets at once: greater values count as these.
+const MOST: u32 = 10;
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+impl Retries {
+    /// Those of a store's `retrySettings`. Unlike in ESO, one without `maxRetries` does not mean none.
+    ///
+    /// # Errors
+    /// The field that is not valid, and why.
+    pub fn of(spec: &SecretStoreSpec) -> Result<Self, String> {
+        let (default, settings) = (Self::default(), spec.retry_settings.clone().unwrap_or_default());
+        let most = settings
+            .max_retries
+            .map_or(Ok(default.most), u32::try_from)
+            .map_err(|_| "invalid retrySettings.maxRetries: must not be negative; 0 means no retry")?;
+        let invalid = |why: &str| format!("invalid retrySettings.retryInterval: {why}");
+        let pause = match settings.retry_interval.as_deref() {
+            None | Some("") => default.pause,
+            Some(text) => {
+                let parsed = GoDuration::parse(text).map_err(|error| invalid(&error.to_string()))?;
+                if parsed.is_negative() {
+                    return Err(invalid(&format!("'{text}' must not be negative")));
+                }
+                parsed.as_std().unwrap_or_default()
+            }
+        };
+        Ok(Self {
+            most: most.min(MOST),
+            pause: pause.min(PAUSE_MAX),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn of(settings: Value) -> Result<(u32, u128), String> {
+        let spec = json!({"provider": {"vault": {"server": "http://v"}}, "retrySettings": settings});
+        let retries = Retries::of(&serde_json::from_value(spec).unwrap())?;
+        Ok((retries.most, retries.pause.as_millis()))
+    }
+
+    #[test]
+    fn retry_settings_bound_the_retries_and_set_the_pause() {
+        for (settings, wanted) in [
+            (json!(null), (3, 0)),
+            (json!({}), (3, 0)),
+            (json!({"maxRetries": 0}), (0, 0)),
+            (json!({"maxRetries": 5, "retryInterval": "250ms"}), (5, 250)),
+            (json!({"retryInterval": "1.5s"}), (3, 1_500)),
+            (json!({"retryInterval": ""}), (3, 0)),
+            (json!({"maxRetries": 100, "retryInterval": "1h"}), (10, 10_000)),
+        ] {
+            assert_eq!(of(settings.clone()), Ok(wanted), "{settings}");
+        }
+    }
+
+    #[test]
+    fn retry_settings_that_are_none_are_named() {
+        for (settings, why) in [
+            (
+                json!({"maxRetries": -1}),
+                "invalid retrySettings.maxRetries: must not be negative",
+            ),
+            (
+                json!({"retryInterval": "soon"}),
+                "invalid retrySettings.retryInterval: 'soon' is not a duration",
+            ),
+            (
+                json!({"retryInterval": "10"}),
+                "invalid retrySettings.retryInterval: '10' is not a duration",
+            ),
+            (
+                json!({"retryInterval": "-1s"}),
+                "invalid retrySettings.retryInterval: '-1s' must not be negative",
+            ),
+        ] {
+            let error = of(settings).unwrap_err();
+            assert!(error.starts_with(why), "{error}");
+        }
+    }
+}
