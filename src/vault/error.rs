@@ -89,7 +89,9 @@ impl Unreachable {
     fn sentence(self) -> &'static str {
         match self {
             Self::Dns => "its host name was not found; check spec.provider.vault.server",
-            Self::Refused => "connection refused; nothing listens on that port",
+            Self::Refused => {
+                "connection refused; nothing listens on that port: start Vault, or correct spec.provider.vault.server"
+            }
             Self::Tls(fault) => fault.sentence(),
             Self::Timeout => "no answer in time; check the network between the operator and Vault",
             Self::Broken => {
@@ -251,6 +253,12 @@ pub enum VaultError {
         "the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault"
     )]
     NotVault,
+    /// A refusal that is not Vault's.
+    #[error("something in front of Vault answered {status} with a web page; see its log")]
+    InFront {
+        /// The HTTP status.
+        status: u16,
+    },
     /// Success, but not in a form that can be used.
     #[error("{0}")]
     BadAnswer(&'static str),
@@ -261,6 +269,12 @@ pub enum VaultError {
 
 fn phrase_in_brackets(phrase: &Option<&'static str>) -> String {
     phrase.map(|p| format!(" ({p})")).unwrap_or_default()
+}
+
+/// Whether a body is a page for people, with which proxies and firewalls answer whatever was asked.
+#[must_use]
+pub fn is_page(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"<")
 }
 
 fn look_into(status: u16) -> &'static str {
@@ -292,6 +306,8 @@ impl VaultError {
                 Self::Outage(Outage::NoActiveNode)
             }
             (429, _) => Self::RateLimited { retry_after, phrase },
+            (404, _) if is_page(body) => Self::NotVault,
+            (400..500, _) if is_page(body) => Self::InFront { status },
             (403, _) => Self::Denied { phrase },
             (301 | 302 | 307 | 308, _) => Self::Redirected,
             _ => Self::Status { status, phrase },
@@ -314,7 +330,7 @@ impl VaultError {
     #[must_use]
     pub fn casts_suspicion(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Outage(_) | Self::NotVault => true,
+            Self::Unreachable(_) | Self::Outage(_) | Self::NotVault | Self::InFront { .. } => true,
             // 472 and 474: a secondary, and a standby without an active node.
             Self::Status { status, .. } => *status >= 500 || matches!(status, 472 | 474),
             _ => false,
@@ -331,7 +347,7 @@ impl VaultError {
             Self::Denied { .. } => "denied",
             Self::Status { .. } => "status",
             Self::Redirected => "redirected",
-            Self::NotVault | Self::BadAnswer(_) => "bad_answer",
+            Self::NotVault | Self::InFront { .. } | Self::BadAnswer(_) => "bad_answer",
             Self::BadRequest(_) => "bad_request",
         }
     }
@@ -419,6 +435,15 @@ mod tests {
         assert_eq!(sealed, VaultError::Outage(Outage::Sealed));
         let quota = VaultError::of_status(429, None, b"{}");
         assert!(!quota.casts_suspicion());
+    }
+
+    #[test]
+    fn a_page_that_refuses_is_neither_a_missing_policy_nor_a_missing_mount() {
+        let of = |status| VaultError::of_status(status, None, b" <html>permission denied hunter2");
+        assert_eq!(of(403), VaultError::InFront { status: 403 });
+        assert!(!of(403).to_string().contains("hunter2"));
+        assert_eq!(of(404), VaultError::NotVault);
+        assert!(matches!(of(429), VaultError::RateLimited { .. }));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use serde::Deserialize;
 use vaultrs::api::sys::requests::ReadHealthRequest;
 
-use super::error::{Outage, VaultError};
+use super::error::{Outage, VaultError, is_page};
 use super::transport::{Call, Reply, Transport};
 
 /// `GET sys/leader`, which the catalogue of vaultrs lacks; unauthenticated and unaudited like the health.
@@ -47,7 +47,7 @@ pub async fn probe(transport: &Transport) -> Result<(), Outage> {
     let reply = health(transport).await?;
     match reply.status {
         // A page for people, which proxies and portals also serve with 200.
-        200 if reply.body.trim_ascii_start().starts_with(b"<") => Err(Outage::NotVault),
+        200 if is_page(&reply.body) => Err(Outage::NotVault),
         // 473: a performance standby answers reads by itself.
         200 | 473 => Ok(()),
         // A standby forwards to the active node, if there is one. (429 here never means a quota.)

@@ -283,9 +283,9 @@ impl SecretPath {
             (405, _) | (404, Some("unsupported path" | "unsupported operation")) => {
                 "what is mounted there does not serve this; correct the path or the version of the store"
             }
+            (500.., _) => return error.to_string(),
             (412 | 472..=474, _) => "that node does not serve it at this moment; it is asked again",
-            (400..500, _) => "check the key, and the path and the version of the store",
-            _ => return error.to_string(),
+            _ => "check the key, and the path and the version of the store",
         };
         let (operation, path) = (question.operation(), self.policy_path(question));
         format!("{error} to the {operation} of '{path}': {advice}")

@@ -115,6 +115,36 @@ pub fn cases() -> Vec<Case> {
             half.as_bytes(),
             "{store} could not read key {key}: no answer from Vault: the connection broke before a whole answer came; check what stands between the operator and Vault",
         ),
+        ok(
+            "gzip",
+            b"\x1f\x8b\x08\x00s3cr3t-canary",
+            "{store} could not read key {key}: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
+        ),
+        Case::read(
+            "403-page",
+            wire(Answer::http(READ, 403, "", format!("<html>{CANARY}</html>"))),
+            "{store} could not read key {key}: something in front of Vault answered 403 with a web page; see its log",
+        ),
+        Case::read(
+            "999",
+            wire(Answer::http(READ, 999, "", CANARY)),
+            "{store} could not read key {key}: Vault answered 999; see the log of Vault and of what stands in front of it",
+        ),
+        raw(
+            "header-of-ten-mebibytes",
+            head(
+                200,
+                &format!("X-Long: {}", CANARY.repeat((10 << 20) / CANARY.len())),
+            ),
+            End::Close,
+            "{store} could not read key {key}: no answer from Vault: the connection broke before a whole answer came; check what stands between the operator and Vault",
+        ),
+        raw(
+            "headers-without-end",
+            head(200, &format!("X-{CANARY}: x\r\n").repeat(10_000)),
+            End::Close,
+            "{store} could not read key {key}: no answer from Vault: the connection broke before a whole answer came; check what stands between the operator and Vault",
+        ),
         not_found(
             "404-html",
             "<html>canary</html>",

@@ -57,7 +57,7 @@ impl Servers {
                 "refused",
                 server(&format!("http://127.0.0.1:{}", self.closed)),
                 "VaultConnectionRefused",
-                "is unreachable: connection refused; nothing listens on that port",
+                "is unreachable: connection refused; nothing listens on that port: start Vault, or correct spec.provider.vault.server",
             ),
             tls(
                 "tls-unknown-ca",

@@ -27,6 +27,15 @@ pub fn at_login() -> Vec<Case> {
             message,
         )
     };
+    let page = |name, status, message| {
+        let answer = Answer::http(LOGIN, status, "", format!("<html>{CANARY}</html>"));
+        Case::store(
+            name,
+            Fault::Login(Mode::Answers(vec![answer])),
+            "VaultDenied",
+            message,
+        )
+    };
     let with = |name, body: String, message| {
         let answer = Answer::http(LOGIN, 200, "", body);
         Case::store(
@@ -120,6 +129,16 @@ pub fn at_login() -> Vec<Case> {
             Fault::Login(answers(LOGIN, 429, "Retry-After: 2")),
             "VaultRateLimited",
             "Vault limits the rate of requests (HTTP 429); it is asked again as it says",
+        ),
+        page(
+            "login-403-page",
+            403,
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: something in front of Vault answered 403 with a web page; see its log",
+        ),
+        page(
+            "login-404-page",
+            404,
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
         ),
         with(
             "login-empty",
@@ -286,6 +305,14 @@ pub fn at_read() -> Vec<Case> {
             "{store} could not read key {key}: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
         ),
         Case::calm("read-429", Fault::Wire(answers(READ, 429, ""))),
+        Case::calm(
+            "read-429-retry-after-a-day",
+            Fault::Wire(answers(READ, 429, "Retry-After: 86400")),
+        ),
+        Case::calm(
+            "read-429-retry-after-date",
+            Fault::Wire(answers(READ, 429, "Retry-After: Fri, 31 Dec 2027 23:59:59 GMT")),
+        ),
         Case::calm(
             "read-429-retry-after",
             Fault::Wire(answers(READ, 429, "Retry-After: 1")),

@@ -395,7 +395,8 @@ fn store(scene: &Scene, play: &Play) -> Value {
     store
 }
 
-/// Delete would make the worst of an answer that is taken for a clean 'not found'.
+/// Delete would make the worst of an answer that is taken for a clean 'not found'. The template keeps `force-sync`
+/// off the Secret: a sync before the fault is met changes nothing.
 fn object(scene: &Scene, play: &Play) -> Value {
     let policy = match play.case.fault {
         Fault::Gone(..) => "Retain",
@@ -403,7 +404,8 @@ fn object(scene: &Scene, play: &Play) -> Value {
     };
     let spec = json!({
         "refreshInterval": "1h", "secretStoreRef": {"kind": "ClusterSecretStore", "name": play.store},
-        "target": {"deletionPolicy": policy}, "data": [one("value", &play.key, "value")],
+        "target": {"deletionPolicy": policy, "template": {"metadata": {"labels": {"case": play.case.name}}}},
+        "data": [one("value", &play.key, "value")],
     });
     scene.external_secret_manifest(play.case.name, spec)
 }

@@ -127,3 +127,39 @@ async fn pass_on(mut client: TcpStream, upstream: SocketAddr, request: &[u8]) ->
     tokio::io::copy(&mut server, &mut client).await?;
     client.shutdown().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::{Mode, Proxy};
+    use anyhow::Result;
+
+    async fn get(proxy: &Proxy, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(proxy.address()).await?;
+        stream
+            .write_all(format!("POST {path} HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi").as_bytes())
+            .await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
+    #[tokio::test]
+    async fn a_path_of_its_own_is_answered_byte_by_byte_and_the_others_are_passed_on() -> Result<()> {
+        let upstream = Proxy::start(([127, 0, 0, 1], 1).into()).await?;
+        upstream.set(Mode::Answers(vec![Answer::http("", 200, "", "upstream")]));
+        let proxy = Proxy::start(upstream.address()).await?;
+        proxy.set(Mode::Answers(vec![
+            Answer::raw(
+                "/half",
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+                End::Close,
+            ),
+            Answer::raw("/reset", "HTTP/1.1 200 OK\r\n", End::Reset),
+        ]));
+        assert!(get(&proxy, "/whole").await?.ends_with("\r\n\r\nupstream"));
+        assert!(get(&proxy, "/half/x").await?.ends_with("\r\n\r\nhalf"));
+        assert!(get(&proxy, "/reset").await.is_err());
+        Ok(())
+    }
+}
