@@ -7,6 +7,7 @@ mod availability;
 mod examples;
 mod fetch;
 mod install;
+mod least_rights;
 mod main_job;
 mod manifest;
 mod outage;
