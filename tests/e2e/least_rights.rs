@@ -5,6 +5,7 @@ use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, homelab, repos
 use serde_json::{Value, json};
 
 use crate::scene::{SOON, login, one, play};
+use crate::tenants::ANNOTATION;
 
 /// A cluster of its own, for what concerns all of it.
 struct Own {
@@ -151,9 +152,18 @@ fn two_tenants_are_served_with_roles_only_and_what_is_missing_is_named() {
         ] {
             ensure!(message.contains(part), "{message}");
         }
+        let mut given: Value = serde_saphyr::from_str(&text)?;
+        let token = json!({"name": "token", "key": "token", "namespace": "default"});
+        given["spec"]["provider"]["vault"]["auth"] = json!({ "tokenSecretRef": token });
+        cluster.apply(&given.to_string()).await?;
+        let rule = "a Role in namespace default to its ServiceAccount, with the rule {apiGroups: [\"\"], resources: [\"secrets\"], \
+                    resourceNames: [\"token\"], verbs: [\"get\", \"list\", \"watch\"]}";
+        own.wait_ready("clustersecretstore", "", "teams", "False", rule)
+            .await?;
         let more = "rbac.serviceAccountTokenNames[1].namespace=security,rbac.serviceAccountTokenNames[1].name=vault-reviewer,\
                     rbac.serviceAccountTokenNames[0].namespace=security,rbac.serviceAccountTokenNames[0].name=eso-vault-auth";
         cluster.install_chart(&["-f", &values, "--set", more]).await?;
+        cluster.apply(&store).await?;
         // The right is there; that Vault's role does not know the account is another matter.
         own.wait_ready(
             "clustersecretstore",
@@ -189,6 +199,33 @@ fn two_tenants_are_served_with_roles_only_and_what_is_missing_is_named() {
         )
         .await?;
         ensure!(keys("team-a", "database").await?.len() == 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_readme_shows_the_values_and_the_annotation_that_are_tested() {
+    play(async {
+        let readme = std::fs::read_to_string(repository().join("README.md"))?;
+        let example =
+            |file: &str| std::fs::read_to_string(repository().join("deploy/examples/tenants").join(file));
+        let block = readme
+            .split("```yaml\n")
+            .find(|block| block.starts_with("scopedRBAC"))
+            .and_then(|block| block.split("```").next());
+        let shown: Value = serde_saphyr::from_str(block.context("the README has no such values")?)?;
+        assert_eq!(shown, serde_saphyr::from_str::<Value>(&example("values.yaml")?)?);
+        let annotation = |text: &str| {
+            let lines = text
+                .lines()
+                .skip_while(|line| !line.trim_start().starts_with(ANNOTATION));
+            lines
+                .take_while(|line| *line != "spec:")
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert!(annotation(&readme).len() > 3);
+        assert_eq!(annotation(&example("store.yaml")?), annotation(&readme));
         Ok(())
     });
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{Scene, login, one, play};
 
-const ANNOTATION: &str = "keyferry.dev/allowed-paths";
+pub const ANNOTATION: &str = "keyferry.dev/allowed-paths";
 
 /// The store of a scene with this annotation.
 async fn limit(scene: &Scene, patterns: Option<&str>) -> Result<()> {
