@@ -10,6 +10,7 @@ mod fake;
 mod fetch;
 mod install;
 mod kv;
+mod least_rights;
 mod main_job;
 mod manifest;
 mod outage;
