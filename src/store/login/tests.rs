@@ -114,10 +114,7 @@ fn login(url: &str, auth: &Value, secrets: &[(&'static str, &'static str)]) -> L
     let server = Server {
         url: settings.url.clone(),
         namespace: settings.namespace.clone(),
-        headers: vec![],
-        ca_pem: None,
-        client_pem: None,
-        consistency: Default::default(),
+        ..Server::default()
     };
     Login::new(
         1,
