@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
+mod auth;
 mod availability;
 mod examples;
 mod fetch;
@@ -14,4 +15,5 @@ mod policies;
 mod scene;
 mod security;
 mod templates;
+mod token_kinds;
 mod tokens;
