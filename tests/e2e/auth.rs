@@ -117,30 +117,37 @@ fn signed(scene: &Scene, seconds: i64) -> Result<String> {
     Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())))
 }
 
-async fn secret(scene: &Scene, name: &str, values: Value) -> Result<()> {
-    let manifest = json!({"apiVersion": "v1", "kind": "Secret", "stringData": values,
-        "metadata": {"namespace": scene.namespace, "name": name}});
-    scene.cluster.apply(&manifest.to_string()).await.map(drop)
-}
-
 async fn show_certificate(scene: &Scene, name: &str) -> Result<()> {
     let pair = scene.cluster.authority().client(name, None)?;
-    secret(
-        scene,
-        "login-cert",
-        json!({"crt": pair.certificate, "key": pair.key}),
-    )
-    .await
+    scene
+        .write_secret(
+            &scene.namespace,
+            "login-cert",
+            json!({"crt": pair.certificate, "key": pair.key}),
+        )
+        .await
 }
 
 /// The Secrets that the stores name, as users make them.
 async fn credentials(scene: &Scene) -> Result<()> {
     // With the newline of `echo`.
     let secret_id = format!("{}\n", new_secret_id(scene).await?);
-    secret(scene, "login-approle", json!({"id": secret_id})).await?;
-    secret(scene, "login-userpass", json!({"password": "first"})).await?;
-    secret(scene, "login-ldap", json!({"password": "first"})).await?;
-    secret(scene, "login-robot", json!({"jwt": signed(scene, 3600)?})).await?;
+    scene
+        .write_secret(&scene.namespace, "login-approle", json!({"id": secret_id}))
+        .await?;
+    scene
+        .write_secret(&scene.namespace, "login-userpass", json!({"password": "first"}))
+        .await?;
+    scene
+        .write_secret(&scene.namespace, "login-ldap", json!({"password": "first"}))
+        .await?;
+    scene
+        .write_secret(
+            &scene.namespace,
+            "login-robot",
+            json!({"jwt": signed(scene, 3600)?}),
+        )
+        .await?;
     show_certificate(scene, "first").await?;
     scene
         .cluster
@@ -283,7 +290,13 @@ async fn spoil(scene: &Scene, offer: &Offer) -> Result<Vec<(&'static str, String
         .await?;
     offer.ldap.set(&[("alice", "second")])?;
     vault.api("DELETE", "auth/jwt/role/account", &Value::Null).await?;
-    secret(scene, "login-robot", json!({"jwt": signed(scene, -600)?})).await?;
+    scene
+        .write_secret(
+            &scene.namespace,
+            "login-robot",
+            json!({"jwt": signed(scene, -600)?}),
+        )
+        .await?;
     write_cert_role(scene, "second").await?;
     revoke_all(scene).await?;
     let (plain, tls, ns) = (vault.address(), vault.tls_address(), &scene.namespace);
@@ -370,15 +383,26 @@ fn a_credential_that_went_bad_is_told_by_name_and_a_new_one_is_used_at_once() {
         }
         // The watch of what a store names begins when its login has failed.
         sleep(Duration::from_secs(1)).await;
-        secret(
-            &scene,
-            "login-approle",
-            json!({"id": new_secret_id(&scene).await?}),
-        )
-        .await?;
-        secret(&scene, "login-userpass", json!({"password": "second"})).await?;
-        secret(&scene, "login-ldap", json!({"password": "second"})).await?;
-        secret(&scene, "login-robot", json!({"jwt": signed(&scene, 3600)?})).await?;
+        scene
+            .write_secret(
+                &scene.namespace,
+                "login-approle",
+                json!({"id": new_secret_id(&scene).await?}),
+            )
+            .await?;
+        scene
+            .write_secret(&scene.namespace, "login-userpass", json!({"password": "second"}))
+            .await?;
+        scene
+            .write_secret(&scene.namespace, "login-ldap", json!({"password": "second"}))
+            .await?;
+        scene
+            .write_secret(
+                &scene.namespace,
+                "login-robot",
+                json!({"jwt": signed(&scene, 3600)?}),
+            )
+            .await?;
         show_certificate(&scene, "second").await?;
         // Only this one is cured in Vault, of which nobody tells: it is tried again by itself.
         allow(&scene, &["app"]).await?;

@@ -4,6 +4,7 @@
 
 mod api;
 mod auth;
+mod auth_refusals;
 mod availability;
 mod examples;
 mod fetch;

@@ -24,7 +24,7 @@ async fn app_role(scene: &Scene, mount: &str, role: Value) -> Result<Value> {
     let id = vault.api("GET", &format!("{path}/role-id"), &Value::Null).await?;
     let values = json!({"role": id["data"]["role_id"], "id": secret_id(scene, mount).await?});
     let login = format!("login-{mount}");
-    secret(scene, &scene.namespace, &login, values).await?;
+    scene.write_secret(&scene.namespace, &login, values).await?;
     let key = |key: &str| json!({"name": login, "key": key, "namespace": scene.namespace});
     Ok(json!({"appRole": {"path": mount, "roleRef": key("role"), "secretRef": key("id")}}))
 }
@@ -34,22 +34,9 @@ async fn secret_id(scene: &Scene, mount: &str) -> Result<Value> {
     Ok(scene.vault.api("POST", &path, &json!({})).await?["data"]["secret_id"].clone())
 }
 
-async fn secret(scene: &Scene, namespace: &str, name: &str, values: Value) -> Result<()> {
-    let manifest = json!({"apiVersion": "v1", "kind": "Secret", "stringData": values,
-        "metadata": {"namespace": namespace, "name": name}});
-    scene.cluster.apply(&manifest.to_string()).await.map(drop)
-}
-
 async fn create_token(scene: &Scene, path: &str, body: Value) -> Result<String> {
     let made = scene.vault.api("POST", path, &body).await?;
     Ok(made["auth"]["client_token"].as_str().context("no token")?.into())
-}
-
-/// A ClusterSecretStore of this name beside that of the scene.
-async fn store(scene: &Scene, name: &str, auth: &Value) -> Result<()> {
-    let mut store = scene.store_manifest(scene.vault.address(), auth);
-    store["metadata"]["name"] = json!(format!("{}-{name}", scene.class));
-    scene.cluster.apply(&store.to_string()).await.map(drop)
 }
 
 /// An ExternalSecret that reads `secret/<key>` by such a store.
@@ -82,7 +69,7 @@ fn batch_and_periodic_tokens_and_those_of_few_uses_are_each_used_as_they_may_be(
             ("few", json!({"token_num_uses": 3, "token_ttl": "1h"})),
         ] {
             let auth = app_role(&scene, kind, role).await?;
-            store(&scene, kind, &auth).await?;
+            scene.further_store(kind, &auth).await?;
             read(&scene, kind, kind, "app", "1s").await?;
         }
         let mark = scene.vault.audit_mark();
@@ -131,7 +118,7 @@ fn a_secret_id_that_serves_once_is_not_wasted_on_a_path_without_a_policy() {
         scene.vault.put("denied", json!({"value": "never"})).await?;
         let role = json!({"secret_id_num_uses": 1, "token_policies": ["app-only"], "token_ttl": "1h"});
         let auth = app_role(&scene, "once", role).await?;
-        store(&scene, "once", &auth).await?;
+        scene.further_store("once", &auth).await?;
         let mark = scene.vault.audit_mark();
         scene.start_operator(&[]).await?;
         read(&scene, "good", "once", "app", "1s").await?;
@@ -200,7 +187,7 @@ fn a_secret_id_that_has_expired_is_told_when_the_token_of_it_ends() {
         scene.vault.put("app", json!({"value": "x"})).await?;
         let role = json!({"secret_id_ttl": "3s", "token_ttl": "4s", "token_max_ttl": "4s"});
         let auth = app_role(&scene, "expiring", role).await?;
-        store(&scene, "expiring", &auth).await?;
+        scene.further_store("expiring", &auth).await?;
         scene.start_operator(&[]).await?;
         read(&scene, "app", "expiring", "app", "1s").await?;
         scene.wait_value("app", "value", "x").await?;
@@ -231,16 +218,20 @@ fn what_is_bound_to_another_network_is_told_with_the_name_of_the_setting() {
         let elsewhere = json!(["10.99.0.0/16"]);
         let ids = json!({"secret_id_bound_cidrs": elsewhere});
         let auth = app_role(&scene, "ids", ids).await?;
-        store(&scene, "ids", &auth).await?;
+        scene.further_store("ids", &auth).await?;
         let auth = app_role(&scene, "tokens", json!({"token_bound_cidrs": elsewhere})).await?;
-        store(&scene, "tokens", &auth).await?;
+        scene.further_store("tokens", &auth).await?;
         let role = json!({"token_bound_cidrs": elsewhere, "allowed_policies": ["eso-reader"]});
         scene.vault.api("POST", "auth/token/roles/bound", &role).await?;
         let body = json!({"policies": ["eso-reader"], "ttl": "1h"});
         let token = create_token(&scene, "auth/token/create/bound", body).await?;
-        secret(&scene, &scene.namespace, "given", json!({"token": token})).await?;
+        scene
+            .write_secret(&scene.namespace, "given", json!({"token": token}))
+            .await?;
         let given = json!({"name": "given", "key": "token", "namespace": scene.namespace});
-        store(&scene, "given", &json!({"tokenSecretRef": given})).await?;
+        scene
+            .further_store("given", &json!({"tokenSecretRef": given}))
+            .await?;
         scene.start_operator(&[]).await?;
         let name = format!("{}-ids", scene.class);
         let message = scene
@@ -273,10 +264,14 @@ fn a_given_token_is_renewed_if_it_ends_left_alone_if_it_does_not_and_replaced_wh
         for (name, body) in [("short", short), ("endless", endless)] {
             let token = create_token(&scene, "auth/token/create", body).await?;
             let login = format!("login-{name}");
-            secret(&scene, &scene.namespace, &login, json!({"token": token})).await?;
+            scene
+                .write_secret(&scene.namespace, &login, json!({"token": token}))
+                .await?;
             tokens.push(token);
             let given = json!({"name": login, "key": "token", "namespace": scene.namespace});
-            store(&scene, name, &json!({"tokenSecretRef": given})).await?;
+            scene
+                .further_store(name, &json!({"tokenSecretRef": given}))
+                .await?;
             read(&scene, name, name, "app", "1s").await?;
         }
         let mark = scene.vault.audit_mark();
@@ -297,7 +292,9 @@ fn a_given_token_is_renewed_if_it_ends_left_alone_if_it_does_not_and_replaced_wh
         // Rotated as users do it: the new one into the Secret, then the end of the old one.
         let long = json!({"policies": ["eso-reader"], "ttl": "1h"});
         let new = create_token(&scene, "auth/token/create", long).await?;
-        secret(&scene, &scene.namespace, "login-short", json!({"token": new})).await?;
+        scene
+            .write_secret(&scene.namespace, "login-short", json!({"token": new}))
+            .await?;
         scene
             .vault
             .api("POST", "auth/token/revoke", &json!({"token": tokens[0]}))
@@ -348,12 +345,14 @@ fn two_tenants_of_one_referent_store_read_with_their_own_credentials_only() {
                 .await?;
             let values =
                 json!({"token": token, "role": role_id["data"]["role_id"], "id": id["data"]["secret_id"]});
-            secret(&scene, namespace, "vault", values).await?;
+            scene.write_secret(namespace, "vault", values).await?;
         }
         let key = |key: &str| json!({"name": "vault", "key": key});
-        store(&scene, "token", &json!({"tokenSecretRef": key("token")})).await?;
+        scene
+            .further_store("token", &json!({"tokenSecretRef": key("token")}))
+            .await?;
         let by_role = json!({"appRole": {"path": "approle", "roleRef": key("role"), "secretRef": key("id")}});
-        store(&scene, "role", &by_role).await?;
+        scene.further_store("role", &by_role).await?;
         scene
             .start_operator(&[&format!("--namespace={mine},{other}")])
             .await?;
