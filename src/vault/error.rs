@@ -187,7 +187,6 @@ const KNOWN_PHRASES: &[&str] = &[
     "invalid issuer (iss) claim",
     "invalid subject (sub) claim",
     "aud claim does not match any bound audience",
-    "invalid audience (aud) claim",
     "audience claim found in JWT but no audiences bound to the role",
     "sub claim does not match bound subject",
     "does not match any associated bound claim values",

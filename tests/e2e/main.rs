@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
+mod auth;
+mod auth_refusals;
 mod availability;
 mod examples;
 mod failures;
@@ -20,5 +22,6 @@ mod security;
 mod templates;
 mod tenants;
 mod tls;
+mod token_kinds;
 mod tokens;
 mod wire;
