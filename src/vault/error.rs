@@ -103,6 +103,14 @@ const KNOWN_PHRASES: &[&str] = &[
     "lease count quota exceeded",
     "token not renewable",
     "lease is not renewable",
+    // The AWS auth method, and what STS answered to it.
+    "entry for role",
+    "does not belong to the role",
+    "auth method iam not allowed",
+    "error validating X-Vault-AWS-IAM-Server-ID header",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
 ];
 
 /// A request that Vault did not fulfil.

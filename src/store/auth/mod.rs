@@ -2,11 +2,14 @@
 //! objects of the cluster it needs, and the request that it makes of them; when to log in, and what becomes of
 //! the token, is [`super::session`]'s.
 
+mod aws;
+mod iam;
 mod kubernetes;
 mod token;
 
 use async_trait::async_trait;
 
+use self::iam::Iam;
 use self::kubernetes::Kubernetes;
 use self::token::GivenToken;
 use super::credentials::{Credentials, Identity};
@@ -69,6 +72,8 @@ pub enum Auth {
     Token(GivenToken),
     /// By the Kubernetes auth method.
     Kubernetes(Kubernetes),
+    /// By the AWS auth method.
+    Iam(Iam),
 }
 
 impl Auth {
@@ -89,13 +94,15 @@ impl Auth {
             ("userPass", auth.user_pass.is_some()),
             ("jwt", auth.jwt.is_some()),
             ("cert", auth.cert.is_some()),
-            ("iam", auth.iam.is_some()),
             ("gcp", auth.gcp.is_some()),
         ];
-        match later.iter().find(|(_, set)| *set) {
-            Some((method, _)) => Err(scope.not_served(&format!("auth.{method}"))),
-            None => Err(scope.no_auth()),
+        if let Some((method, _)) = later.iter().find(|(_, set)| *set) {
+            return Err(scope.not_served(&format!("auth.{method}")));
         }
+        if let Some(iam) = &auth.iam {
+            return Iam::resolve(scope, iam).map(Self::Iam);
+        }
+        Err(scope.no_auth())
     }
 
     /// What the method does.
@@ -104,6 +111,7 @@ impl Auth {
         match self {
             Self::Token(method) => method,
             Self::Kubernetes(method) => method,
+            Self::Iam(method) => method,
         }
     }
 
