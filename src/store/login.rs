@@ -14,9 +14,12 @@ use crate::vault::auth::{self, Lease};
 use crate::vault::error::VaultError;
 use crate::vault::transport::{Call, Token, Transport};
 
-/// A refused login is tried again after this long, doubling up to [`DENIED_MAX`].
-const DENIED_FIRST: Duration = Duration::from_secs(30);
-const DENIED_MAX: Duration = Duration::from_secs(300);
+/// A refused login is tried again after this long, doubling up to [`REFUSED_MAX`].
+const REFUSED_FIRST: Duration = Duration::from_secs(30);
+const REFUSED_MAX: Duration = Duration::from_secs(300);
+/// After a few wrong passwords. Vault locks an account out at the fifth, and forgets them all 15 minutes after the
+/// last one.
+const REFUSED_LOCKING: Duration = Duration::from_secs(16 * 60);
 /// Between logins that a 403 asked for: one path without a policy must not become a stream of logins.
 const RELOGIN_FIRST: Duration = Duration::from_secs(2);
 const RELOGIN_MAX: Duration = Duration::from_secs(60);
@@ -47,7 +50,10 @@ struct State {
     held: Option<Held>,
     /// Counts logins, so that one dead token is replaced once however many readers saw it die.
     serial: u64,
-    denied: Option<Denied>,
+    /// The last login, if it was refused; a token of an earlier one may still live.
+    refused: Option<Refused>,
+    /// Whether those who look after stores know that there is no token.
+    denied: bool,
     relogin_at: Option<Instant>,
     relogin_pause: Duration,
 }
@@ -59,19 +65,35 @@ struct Held {
     renew_at: Option<Instant>,
 }
 
-#[derive(Clone)]
-struct Denied {
+/// A refused login. Until it is tried again everybody gets the same answer.
+struct Refused {
     message: String,
     retry: Instant,
     pause: Duration,
+}
+
+/// Why a login failed, and whether Vault counts it against the account.
+struct Failed {
+    error: LoginError,
+    locks_out: bool,
+}
+
+impl From<LoginError> for Failed {
+    fn from(error: LoginError) -> Self {
+        Self {
+            error,
+            locks_out: false,
+        }
+    }
 }
 
 impl Held {
     fn new(lease: Lease) -> Self {
         let now = Instant::now();
         Self {
-            ends: lease.ttl.map(|ttl| now + ttl),
-            renew_at: lease.ttl.map(|ttl| now + ttl.mul_f64(2.0 / 3.0)),
+            // A life beyond what a clock can say has no end.
+            ends: lease.ttl.and_then(|ttl| now.checked_add(ttl)),
+            renew_at: lease.ttl.and_then(|ttl| now.checked_add(ttl / 3 * 2)),
             lease,
         }
     }
@@ -153,36 +175,53 @@ impl Login {
         Ok(state.held.insert(held))
     }
 
-    /// A new token, unless a refusal is still remembered.
+    /// A new token to hold; without one there is none.
     async fn taken(&self, state: &mut State) -> Result<Held, LoginError> {
-        if let Some(denied) = &state.denied
-            && denied.retry > Instant::now()
-        {
-            return Err(LoginError::Refused(denied.message.clone()));
-        }
-        match self.obtain().await {
+        match self.obtain(state).await {
             Ok(lease) => Ok(self.note(state, lease)),
-            Err(LoginError::Refused(message)) => Err(self.deny(state, message)),
-            Err(other) => Err(other),
+            Err(error) => {
+                if matches!(error, LoginError::Refused(_)) {
+                    self.deny(state);
+                }
+                Err(error)
+            }
         }
+    }
+
+    /// A new token, unless a refusal is still remembered.
+    async fn obtain(&self, state: &mut State) -> Result<Lease, LoginError> {
+        if let Some(refused) = &state.refused
+            && refused.retry > Instant::now()
+        {
+            return Err(LoginError::Refused(refused.message.clone()));
+        }
+        self.attempt().await.map_err(|failed| {
+            if let LoginError::Refused(message) = &failed.error {
+                state.refuse(message, failed.locks_out);
+            }
+            failed.error
+        })
     }
 
     /// Forgets a refused login, because something it depends on changed.
     pub async fn forget_refusal(&self) {
-        self.state.lock().await.denied = None;
+        let mut state = self.state.lock().await;
+        state.refused = None;
+        state.relogin_pause = Duration::ZERO;
     }
 
     /// Whether a refused login may be tried again now.
     pub async fn refusal_over(&self) -> bool {
         let state = self.state.lock().await;
-        let denied = state.denied.as_ref();
-        denied.is_some_and(|denied| denied.retry <= Instant::now())
+        let refused = state.refused.as_ref();
+        state.denied && refused.is_some_and(|refused| refused.retry <= Instant::now())
     }
 
     /// Takes note of a new token.
     fn note(&self, state: &mut State, lease: Lease) -> Held {
         state.serial += 1;
-        if state.denied.take().is_some() {
+        state.refused = None;
+        if std::mem::take(&mut state.denied) {
             self.tell();
         }
         Held::new(lease)
@@ -194,22 +233,12 @@ impl Login {
         state.held.replace(held)
     }
 
-    fn deny(&self, state: &mut State, message: String) -> LoginError {
-        let pause = state
-            .denied
-            .as_ref()
-            .map_or(DENIED_FIRST, |denied| (denied.pause * 2).min(DENIED_MAX));
-        let first = state.denied.is_none();
-        state.denied = Some(Denied {
-            message: message.clone(),
-            retry: Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)),
-            pause,
-        });
+    /// Takes note that there is no token, and none to be had.
+    fn deny(&self, state: &mut State) {
         state.held = None;
-        if first {
+        if !std::mem::replace(&mut state.denied, true) {
             self.tell();
         }
-        LoginError::Refused(message)
     }
 
     fn tell(&self) {
@@ -217,7 +246,7 @@ impl Login {
         let _ = self.changes.send(LoginChanged { session: self.id });
     }
 
-    async fn obtain(&self) -> Result<Lease, LoginError> {
+    async fn attempt(&self) -> Result<Lease, Failed> {
         let method = self.settings.auth.method();
         let proof = method
             .proof(self.credentials.as_ref(), &self.identity)
@@ -227,23 +256,28 @@ impl Login {
             Proof::Token(secret) => {
                 let token = Token::new(&secret)
                     .map_err(|error| LoginError::Refused(format!("{error}; see {}", method.whom())))?;
-                self.look_up(token).await
+                Ok(self.look_up(token).await?)
             }
             Proof::Login { call, whose } => self.log_in(call, &whose).await,
         }
     }
 
-    async fn log_in(&self, call: Call, whose: &str) -> Result<Lease, LoginError> {
+    async fn log_in(&self, call: Call, whose: &str) -> Result<Lease, Failed> {
         let log_in = |transport: Arc<Transport>| {
             let (namespace, call) = (self.settings.auth_namespace.clone(), call.clone());
             async move { auth::log_in(&transport, namespace, call).await }
         };
         let answer = self.connection.call("login", log_in).await;
         answer.map_err(|error| match error {
-            CallError::Outage(down) => LoginError::Outage(down),
-            CallError::Vault(VaultError::RateLimited { .. }) => LoginError::RateLimited,
+            CallError::Outage(down) => LoginError::Outage(down).into(),
+            CallError::Vault(VaultError::RateLimited { .. }) => LoginError::RateLimited.into(),
             CallError::Vault(error) => {
-                LoginError::Refused(self.settings.auth.refusal(self.connection.url(), &error, whose))
+                let auth = &self.settings.auth;
+                let message = auth.refusal(self.connection.url(), &error, whose);
+                Failed {
+                    error: LoginError::Refused(message),
+                    locks_out: auth.method().locks_out(&error),
+                }
             }
         })
     }
@@ -288,7 +322,7 @@ impl Login {
             }
             state.relogin_at = Some(Instant::now());
             state.relogin_pause = (pause * 2).clamp(RELOGIN_FIRST, RELOGIN_MAX);
-            match self.obtain().await {
+            match self.obtain(&mut state).await {
                 Ok(lease) if self.settings.auth.is_given() && state.holds(&lease.token) => return Ok(None),
                 Ok(lease) => old = self.replace(&mut state, lease),
                 Err(LoginError::Refused(message)) => {
@@ -297,7 +331,8 @@ impl Login {
                         tracing::warn!(message, "no new login after a 403; the token is kept");
                         return Ok(None);
                     }
-                    return Err(self.deny(&mut state, message));
+                    self.deny(&mut state);
+                    return Err(LoginError::Refused(message));
                 }
                 Err(other) => return Err(other),
             }
@@ -364,7 +399,7 @@ impl Login {
             held.renew_at = None;
             return Ok(());
         }
-        match self.obtain().await {
+        match self.obtain(&mut state).await {
             Ok(lease) => {
                 let old = self.replace(&mut state, lease);
                 drop(state);
@@ -374,7 +409,10 @@ impl Login {
                 Ok(())
             }
             Err(LoginError::Refused(message)) => {
-                held.renew_at = Some(Instant::now() + DENIED_FIRST);
+                let State { held, refused, .. } = &mut *state;
+                if let (Some(held), Some(refused)) = (held, refused) {
+                    held.renew_at = Some(refused.retry);
+                }
                 tracing::warn!(
                     message,
                     "no new login while the token still lives; it is used to its end"
@@ -428,6 +466,20 @@ impl Login {
 }
 
 impl State {
+    /// Remembers a refused login.
+    fn refuse(&mut self, message: &str, locks_out: bool) {
+        let pause = match &self.refused {
+            None => REFUSED_FIRST,
+            Some(last) if locks_out && last.pause > REFUSED_FIRST => REFUSED_LOCKING,
+            Some(last) => (last.pause * 2).min(REFUSED_MAX),
+        };
+        self.refused = Some(Refused {
+            message: message.to_owned(),
+            retry: Instant::now() + pause.mul_f64(rand::random_range(1.0..1.1)),
+            pause,
+        });
+    }
+
     fn holds(&self, token: &Token) -> bool {
         self.held.as_ref().is_some_and(|held| held.lease.token == *token)
     }

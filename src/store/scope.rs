@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::credentials::{JwtSource, TOKEN_SECONDS};
+use super::credentials::{Identity, JwtSource, TOKEN_SECONDS};
 use crate::api::meta::{SecretKeySelector, ServiceAccountSelector};
 use crate::api::store::StoreKey;
 
@@ -25,6 +25,15 @@ pub struct SecretKey {
     pub name: String,
     /// Key in it.
     pub key: String,
+}
+
+impl SecretKey {
+    /// `namespace/name` of the Secret that it is for somebody.
+    #[must_use]
+    pub fn place(&self, identity: &Identity) -> String {
+        let namespace = self.namespace.as_deref().or(identity.referent.as_deref());
+        format!("{}/{}", namespace.unwrap_or("?"), self.name)
+    }
 }
 
 /// Kind of an object that a store depends on.

@@ -167,8 +167,8 @@ impl Iam {
                 };
                 let session_value = session_value.as_ref().map(|value| value.expose());
                 let keys = aws::keys(id_value.expose(), secret_value.expose(), session_value)
-                    .map_err(|error| format!("Secret {}: {error}", secret.name))?;
-                (keys, format!("the AWS keys in Secret {}", secret.name))
+                    .map_err(|error| format!("Secret {}: {error}", secret.place(identity)))?;
+                (keys, format!("the AWS keys in Secret {}", secret.place(identity)))
             }
             Source::Own => {
                 let own = Own::find(&variable)?;

@@ -2,16 +2,29 @@
 //! objects of the cluster it needs, and the request that it makes of them; when to log in, and what becomes of
 //! the token, is [`super::session`]'s.
 
+mod app_role;
 mod aws;
+mod cert;
+mod gcp;
 mod iam;
+mod jwt;
 mod kubernetes;
+mod ldap;
+mod password;
 mod token;
+mod user_pass;
 
 use async_trait::async_trait;
 
+use self::app_role::AppRole;
+use self::cert::Cert;
+use self::gcp::Gcp;
 use self::iam::Iam;
+use self::jwt::Jwt;
 use self::kubernetes::Kubernetes;
+use self::ldap::Ldap;
 use self::token::GivenToken;
+use self::user_pass::UserPass;
 use super::credentials::{Credentials, Identity};
 use super::scope::{Invalid, Need, Scope};
 use super::settings::ClientCertificate;
@@ -53,6 +66,12 @@ pub trait Method: Send + Sync {
         None
     }
 
+    /// Whether Vault counts this answer as a wrong password, of which a few lock the account out: for everybody
+    /// who uses it, and even with the right one.
+    fn locks_out(&self, _answer: &VaultError) -> bool {
+        false
+    }
+
     /// The client certificate that the connection must show.
     fn client_certificate(&self) -> Option<&ClientCertificate> {
         None
@@ -70,10 +89,22 @@ pub trait Method: Send + Sync {
 pub enum Auth {
     /// With a token that is given.
     Token(GivenToken),
+    /// By the AppRole auth method.
+    AppRole(AppRole),
     /// By the Kubernetes auth method.
     Kubernetes(Kubernetes),
+    /// By the LDAP auth method.
+    Ldap(Ldap),
+    /// By the userpass auth method.
+    UserPass(UserPass),
+    /// By the JWT auth method.
+    Jwt(Jwt),
+    /// By the TLS certificate auth method.
+    Cert(Cert),
     /// By the AWS auth method.
     Iam(Iam),
+    /// By the Google Cloud auth method.
+    Gcp(Gcp),
 }
 
 impl Auth {
@@ -82,27 +113,37 @@ impl Auth {
     /// # Errors
     /// What is missing or cannot be served, with the field's name and what to do.
     pub fn resolve(scope: &Scope<'_>, auth: &VaultAuth) -> Result<Self, Invalid> {
-        if let Some(token) = &auth.token_secret_ref {
-            return GivenToken::resolve(scope, token).map(Self::Token);
+        let found = if let Some(given) = &auth.token_secret_ref {
+            Self::Token(GivenToken::resolve(scope, given)?)
+        } else if let Some(given) = &auth.app_role {
+            Self::AppRole(AppRole::resolve(scope, given)?)
+        } else if let Some(given) = &auth.kubernetes {
+            Self::Kubernetes(Kubernetes::resolve(scope, given)?)
+        } else if let Some(given) = &auth.ldap {
+            Self::Ldap(Ldap::resolve(scope, given)?)
+        } else if let Some(given) = &auth.user_pass {
+            Self::UserPass(UserPass::resolve(scope, given)?)
+        } else if let Some(given) = &auth.jwt {
+            Self::Jwt(Jwt::resolve(scope, given)?)
+        } else if let Some(given) = &auth.cert {
+            Self::Cert(Cert::resolve(scope, given)?)
+        } else if let Some(given) = &auth.iam {
+            Self::Iam(Iam::resolve(scope, given)?)
+        } else if let Some(given) = &auth.gcp {
+            Self::Gcp(Gcp::resolve(scope, given)?)
+        } else {
+            return Err(scope.no_auth());
+        };
+        match found.method().mount() {
+            Some((mount, field)) => match path_fault(mount) {
+                Some(fault) => Err(Invalid(format!(
+                    "{} {fault}",
+                    scope.field(&format!("auth.{field}"))
+                ))),
+                None => Ok(found),
+            },
+            None => Ok(found),
         }
-        if let Some(kubernetes) = auth.kubernetes.as_ref().filter(|_| auth.app_role.is_none()) {
-            return Kubernetes::resolve(scope, kubernetes).map(Self::Kubernetes);
-        }
-        let later = [
-            ("appRole", auth.app_role.is_some()),
-            ("ldap", auth.ldap.is_some()),
-            ("userPass", auth.user_pass.is_some()),
-            ("jwt", auth.jwt.is_some()),
-            ("cert", auth.cert.is_some()),
-            ("gcp", auth.gcp.is_some()),
-        ];
-        if let Some((method, _)) = later.iter().find(|(_, set)| *set) {
-            return Err(scope.not_served(&format!("auth.{method}")));
-        }
-        if let Some(iam) = &auth.iam {
-            return Iam::resolve(scope, iam).map(Self::Iam);
-        }
-        Err(scope.no_auth())
     }
 
     /// What the method does.
@@ -110,8 +151,14 @@ impl Auth {
     pub fn method(&self) -> &dyn Method {
         match self {
             Self::Token(method) => method,
+            Self::AppRole(method) => method,
             Self::Kubernetes(method) => method,
+            Self::Ldap(method) => method,
+            Self::UserPass(method) => method,
+            Self::Jwt(method) => method,
+            Self::Cert(method) => method,
             Self::Iam(method) => method,
+            Self::Gcp(method) => method,
         }
     }
 
@@ -141,16 +188,19 @@ impl Auth {
                     "Vault {url} has no auth method at mount '{mount}'; enable it, or correct auth.{field}"
                 )
             }
-            (VaultError::Denied { phrase }, _) => {
-                let said = phrase.filter(|phrase| *phrase != "permission denied");
-                let said = said.map(|phrase| format!(" ({phrase})")).unwrap_or_default();
+            // Vault answers so too where nothing is mounted.
+            (VaultError::Denied { phrase }, Some((mount, field))) => {
+                let said = match phrase.filter(|phrase| *phrase != "permission denied") {
+                    Some(phrase) => format!(" ({phrase})"),
+                    None => format!(", or no auth method is mounted at '{mount}' (auth.{field})"),
+                };
                 format!(
                     "Vault {url} answered 403 to the login: {whom} does not allow {whose}{said}; {}",
                     method.advice()
                 )
             }
             _ => format!(
-                "login to Vault {url} with {whom} as {whose} failed: {error}; {}",
+                "login to Vault {url} with {whom} and {whose} failed: {error}; {}",
                 method.advice()
             ),
         }
@@ -161,6 +211,28 @@ impl Auth {
 fn mount_or(given: Option<&str>, default: &str) -> String {
     let given = given.unwrap_or_default().trim_matches('/');
     if given.is_empty() { default } else { given }.to_owned()
+}
+
+/// Why a text cannot be a part of a login's path, to follow the name of its field: it would leave its place.
+fn path_fault(text: &str) -> Option<&'static str> {
+    if text.is_empty() {
+        return Some("is missing");
+    }
+    if text.chars().any(char::is_control) {
+        return Some("holds control characters, which no path may hold; remove them");
+    }
+    let leaves = |part: &str| matches!(part, "" | "." | "..");
+    text.split('/').any(leaves).then_some(
+        "is a part of the login's path and must hold no '.', '..' or nothing between slashes; correct it",
+    )
+}
+
+/// Whether Vault refused what was shown, rather than failed.
+fn is_wrong_proof(answer: &VaultError) -> bool {
+    matches!(
+        answer,
+        VaultError::Denied { .. } | VaultError::Status { status: 400, .. }
+    )
 }
 
 /// A request of one of vaultrs' types, which fail to build only if a field was forgotten.

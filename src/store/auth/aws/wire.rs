@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, RequestBuilder, redirect};
+use reqwest::{Client, ClientBuilder, RequestBuilder, redirect};
 use zeroize::Zeroizing;
 
 use crate::vault::error::Unreachable;
@@ -26,13 +26,27 @@ pub struct Answer {
 /// # Errors
 /// If TLS cannot be set up.
 pub fn client() -> Result<Client, String> {
+    built(bounded())
+}
+
+/// The same for the agent beside the pod: a proxy has no business between the two.
+///
+/// # Errors
+/// As [`client`].
+pub fn direct_client() -> Result<Client, String> {
+    built(bounded().no_proxy())
+}
+
+fn bounded() -> ClientBuilder {
     Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
         .redirect(redirect::Policy::none())
         .user_agent(concat!("keyferry/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|_| "TLS to AWS cannot be set up".into())
+}
+
+fn built(builder: ClientBuilder) -> Result<Client, String> {
+    builder.build().map_err(|_| "TLS to AWS cannot be set up".into())
 }
 
 /// Headers whose values no log shows.
