@@ -354,6 +354,18 @@ impl Login {
         }
     }
 
+    /// What else than its policies may be wrong with the token, to follow the advice for a 403.
+    pub async fn doubt(&self) -> &'static str {
+        let state = self.state.lock().await;
+        // Only a token that must not look at itself has no known life, for those without an end may do all.
+        match &state.held {
+            Some(held) if self.settings.auth.is_given() && held.ends.is_none() => {
+                "; or the token is bound to other addresses (token_bound_cidrs), for it may not even look at itself"
+            }
+            _ => "",
+        }
+    }
+
     /// Takes note that a new login helped: the next dead token deserves one at once.
     pub async fn helped(&self) {
         self.state.lock().await.relogin_pause = Duration::ZERO;
@@ -492,3 +504,6 @@ fn spend(held: &mut Held) -> Token {
     }
     held.lease.token.clone()
 }
+
+#[cfg(test)]
+mod tests;

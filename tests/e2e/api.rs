@@ -130,7 +130,7 @@ fn the_whole_configuration_of_vault_is_in_the_schema_and_unserved_parts_are_refu
             ),
             (
                 "auth.jwt",
-                json!({"auth": {"jwt": {"path": "jwt", "role": "r", "kubernetesServiceAccountToken": {"serviceAccountRef": {"name": "s"}, "audiences": ["v"], "expirationSeconds": 600}}}}),
+                json!({"auth": {"jwt": {"path": "jwt", "role": "r", "kubernetesServiceAccountToken": {"serviceAccountRef": {"name": "s", "namespace": scene.namespace}, "audiences": ["v"], "expirationSeconds": 600}}}}),
             ),
             (
                 "auth.cert",
@@ -169,13 +169,16 @@ fn the_whole_configuration_of_vault_is_in_the_schema_and_unserved_parts_are_refu
             scene.cluster.apply(&store.to_string()).await?;
             let stored = scene.get("clustersecretstore", &name).await?;
             assert_eq!(stored["spec"]["provider"]["vault"], vault, "{field}");
+            // What is served goes on to the Secret or the ServiceAccount, which does not exist here.
+            let refusal = match field {
+                "auth.appRole" | "auth.ldap" | "auth.userPass" | "auth.cert" | "tls" => {
+                    "cannot read Secret".into()
+                }
+                "auth.jwt" => "cannot create a token for ServiceAccount".into(),
+                _ => format!("spec.provider.vault.{field}"),
+            };
             scene
-                .wait_ready(
-                    "clustersecretstore",
-                    &name,
-                    "False",
-                    &format!("spec.provider.vault.{field}"),
-                )
+                .wait_ready("clustersecretstore", &name, "False", &refusal)
                 .await?;
         }
         Result::Ok(())

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
+mod auth;
 mod availability;
 mod examples;
 mod fetch;
@@ -16,4 +17,5 @@ mod scene;
 mod security;
 mod sts;
 mod templates;
+mod token_kinds;
 mod tokens;

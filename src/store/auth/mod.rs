@@ -245,3 +245,6 @@ fn complete<E: rustify::endpoint::Endpoint>(request: Option<E>) -> Result<Call, 
 fn text<'a>(proof: &'a SecretBytes, what: &str) -> Result<&'a str, String> {
     std::str::from_utf8(proof.expose()).map_err(|_| format!("{what} is not text"))
 }
+
+#[cfg(test)]
+mod tests;

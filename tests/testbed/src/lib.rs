@@ -4,6 +4,7 @@
 
 pub mod cluster;
 pub mod homelab;
+pub mod ldap;
 pub mod operator;
 pub mod pki;
 pub mod process;
@@ -13,6 +14,7 @@ pub mod vault;
 pub mod wait;
 
 pub use cluster::Cluster;
+pub use ldap::Ldap;
 pub use operator::{Operator, OperatorOptions};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};

@@ -1,5 +1,6 @@
-// An LDAP server for tests. It knows one thing, binds with a password, and reads who has which password from a
-// JSON file (DN to password) at each bind, so that a test changes a password by writing the file.
+// An LDAP server for tests. It knows binds with a password, and reads who has which password from a JSON file (DN to
+// password) at each bind, so that a test changes a password by writing the file. Whoever is searched for is there,
+// with the name that the DN begins with.
 //
 // Usage: ldap ADDRESS FILE
 package main
@@ -8,6 +9,7 @@ import (
 	"encoding/json"
 	"log"
 	"os"
+	"strings"
 
 	"github.com/jimlambrt/gldap"
 )
@@ -33,6 +35,9 @@ func serve(address, file string) error {
 	if err := mux.Bind(bind(file)); err != nil {
 		return err
 	}
+	if err := mux.Search(search); err != nil {
+		return err
+	}
 	if err := server.Router(mux); err != nil {
 		return err
 	}
@@ -48,6 +53,22 @@ func bind(file string) gldap.HandlerFunc {
 		if err := w.Write(answer); err != nil {
 			log.Print(err)
 		}
+	}
+}
+
+func search(w *gldap.ResponseWriter, r *gldap.Request) {
+	done := r.NewSearchDoneResponse(gldap.WithResponseCode(gldap.ResultOperationsError))
+	if message, err := r.GetSearchMessage(); err == nil {
+		first, _, _ := strings.Cut(message.BaseDN, ",")
+		attribute, value, _ := strings.Cut(first, "=")
+		attributes := gldap.WithAttributes(map[string][]string{attribute: {value}})
+		if err := w.Write(r.NewSearchResponseEntry(message.BaseDN, attributes)); err != nil {
+			log.Print(err)
+		}
+		done.SetResultCode(gldap.ResultSuccess)
+	}
+	if err := w.Write(done); err != nil {
+		log.Print(err)
 	}
 }
 

@@ -1,0 +1,326 @@
+//! Logins against a server of a few lines that writes down what it was asked.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::store::{SecretStoreSpec, StoreKey};
+use crate::secret::SecretBytes;
+use crate::store::credentials::{Jwt, JwtSource};
+use crate::store::scope::SecretKey;
+use crate::store::settings::{Served, resolve};
+use crate::telemetry::metrics::Metrics;
+use crate::vault::transport::Server;
+
+/// One request: path, namespace, body.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    path: String,
+    namespace: String,
+    body: Value,
+}
+
+type Answer = fn(&Seen) -> (u16, Value);
+
+/// A token for each login, and a good word for the rest.
+fn kind(seen: &Seen) -> (u16, Value) {
+    let auth = json!({"client_token": "t", "lease_duration": 60, "renewable": true, "token_type": "service"});
+    match seen.path.as_str() {
+        "/v1/auth/token/lookup-self" => (200, json!({"data": {"ttl": 60, "renewable": true}})),
+        _ => (200, json!({"auth": auth})),
+    }
+}
+
+async fn server(answer: Answer) -> (String, Arc<Mutex<Vec<Seen>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    let serve = move |request: Request| {
+        let notes = notes.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let namespace = parts.headers.get("x-vault-namespace");
+            let request = Seen {
+                path: parts.uri.path().to_owned(),
+                namespace: namespace
+                    .map(|name| name.to_str().unwrap().to_owned())
+                    .unwrap_or_default(),
+                body: serde_json::from_slice(&body).unwrap_or_default(),
+            };
+            let (status, body) = answer(&request);
+            notes.lock().unwrap().push(request);
+            (StatusCode::from_u16(status).unwrap(), body.to_string())
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(serve)).await });
+    (url, seen)
+}
+
+/// Secrets by `namespace/name/key`.
+struct Secrets(HashMap<&'static str, &'static str>);
+
+#[async_trait]
+impl Credentials for Secrets {
+    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, String> {
+        let place = format!("{}/{}", key.place(identity), key.key);
+        let value = self.0.get(place.as_str()).ok_or("no such Secret")?;
+        Ok(SecretBytes::from(*value))
+    }
+
+    async fn config_map(&self, _key: &SecretKey) -> Result<String, String> {
+        Err("no such ConfigMap".into())
+    }
+
+    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, String> {
+        let jwt = match source {
+            JwtSource::Secret(key) => self.secret(key, identity).await?,
+            source => SecretBytes::from(format!("{source:?}").as_str()),
+        };
+        Ok(Jwt {
+            jwt,
+            whose: "a test".into(),
+        })
+    }
+}
+
+fn settings(url: &str, auth: &Value) -> Settings {
+    let spec: SecretStoreSpec = serde_json::from_value(json!({"provider": {"vault": {
+        "server": url, "path": "secret", "version": "v2", "namespace": "team", "auth": auth,
+    }}}))
+    .unwrap();
+    let key: StoreKey = StoreKey {
+        kind: crate::api::external_secret::StoreKind::SecretStore,
+        namespace: Some("apps".into()),
+        name: "vault".into(),
+    };
+    match resolve(&key, &spec, "").unwrap() {
+        Served::Vault(settings) => *settings,
+        Served::OtherClass => unreachable!("no class is asked for"),
+    }
+}
+
+fn login(url: &str, auth: &Value, secrets: &[(&'static str, &'static str)]) -> Login {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = settings(url, auth);
+    let server = Server {
+        url: settings.url.clone(),
+        namespace: settings.namespace.clone(),
+        headers: vec![],
+        ca_pem: None,
+        client_pem: None,
+    };
+    Login::new(
+        1,
+        Connection::new(server, 1, Arc::new(Metrics::default())).unwrap(),
+        Arc::new(settings),
+        Identity { referent: None },
+        Arc::new(Secrets(secrets.iter().copied().collect())),
+        mpsc::unbounded_channel().0,
+    )
+}
+
+fn user_pass() -> Value {
+    json!({"userPass": {"path": "userpass", "username": "alice", "secretRef": {"name": "s", "key": "p"}}})
+}
+
+/// What one login sends.
+async fn sent(auth: &Value, secrets: &[(&'static str, &'static str)]) -> Seen {
+    let (url, seen) = server(kind).await;
+    login(&url, auth, secrets).ensure().await.unwrap();
+    let seen = seen.lock().unwrap().clone();
+    let [request] = &seen[..] else {
+        unreachable!("more than a login: {seen:?}")
+    };
+    request.clone()
+}
+
+#[tokio::test]
+async fn a_token_stays_in_the_namespace_that_it_was_obtained_in() {
+    let (url, seen) = server(kind).await;
+    let mut auth = user_pass();
+    auth["namespace"] = json!("people");
+    let login = login(&url, &auth, &[("apps/s/p", "pw")]);
+    login.ensure().await.unwrap();
+    login.renew().await.unwrap();
+    assert!(login.is_living(&*login.state.lock().await).await);
+    login.close().await;
+    let seen = seen.lock().unwrap();
+    let asked: Vec<_> = seen
+        .iter()
+        .map(|s| (s.path.as_str(), s.namespace.as_str()))
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            ("/v1/auth/userpass/login/alice", "people"),
+            ("/v1/auth/token/renew-self", "people"),
+            ("/v1/auth/token/lookup-self", "people"),
+            ("/v1/auth/token/revoke-self", "people"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn without_a_namespace_of_its_own_a_login_goes_to_that_of_the_store() {
+    let request = sent(&user_pass(), &[("apps/s/p", "pw")]).await;
+    assert_eq!(request.namespace, "team");
+}
+
+#[tokio::test]
+async fn a_password_goes_byte_for_byte_and_ids_and_tokens_without_the_newline_of_echo() {
+    let request = sent(&user_pass(), &[("apps/s/p", " pw\n")]).await;
+    assert_eq!(request.body, json!({"password": " pw\n"}));
+    let auth = json!({"appRole": {"path": "team/a/approle", "roleRef": {"name": "r", "key": "id"},
+        "secretRef": {"name": "s", "key": "p"}}});
+    let request = sent(&auth, &[("apps/s/p", "sid\n"), ("apps/r/id", "rid\n")]).await;
+    assert_eq!(request.path, "/v1/auth/team/a/approle/login");
+    assert_eq!(request.body, json!({"role_id": "rid", "secret_id": "sid"}));
+    let auth = json!({"jwt": {"role": " r ", "secretRef": {"name": "s", "key": "p"}}});
+    let request = sent(&auth, &[("apps/s/p", "a.b.c\n")]).await;
+    assert_eq!(
+        (request.path.as_str(), request.body),
+        ("/v1/auth/jwt/login", json!({"role": "r", "jwt": "a.b.c"}))
+    );
+}
+
+#[tokio::test]
+async fn a_role_id_in_the_store_wins_over_one_in_a_secret() {
+    let auth = json!({"appRole": {"path": "approle", "roleId": "own", "roleRef": {"name": "r", "key": "id"},
+        "secretRef": {"name": "s", "key": "p"}}});
+    let request = sent(&auth, &[("apps/s/p", "sid")]).await;
+    assert_eq!(request.body, json!({"role_id": "own", "secret_id": "sid"}));
+}
+
+#[tokio::test]
+async fn the_name_of_a_user_cannot_leave_its_place_in_the_path() {
+    for (name, path) in [
+        ("a b?c#d%2e", "/v1/auth/ldap/login/a%20b%3Fc%23d%252e"),
+        (r"CORP\alice", "/v1/auth/ldap/login/CORP%5Calice"),
+        ("ou/alice", "/v1/auth/ldap/login/ou/alice"),
+    ] {
+        let auth = json!({"ldap": {"username": name, "secretRef": {"name": "s", "key": "p"}}});
+        assert_eq!(sent(&auth, &[("apps/s/p", "pw")]).await.path, path, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn audiences_of_both_places_are_asked_for_and_vault_if_none_is_named() {
+    let account = json!({"name": "reader", "audiences": ["own"]});
+    for (token, wanted) in [
+        (
+            json!({"serviceAccountRef": account}),
+            r#"audiences: ["own", "vault"], seconds: 600"#,
+        ),
+        (
+            json!({"serviceAccountRef": account, "audiences": ["a", "b"], "expirationSeconds": 900}),
+            r#"audiences: ["own", "a", "b"], seconds: 900"#,
+        ),
+        (
+            json!({"serviceAccountRef": {"name": "reader"}, "audiences": []}),
+            "audiences: [], seconds: 600",
+        ),
+    ] {
+        let auth = json!({"jwt": {"role": "r", "kubernetesServiceAccountToken": token}});
+        let request = sent(&auth, &[]).await;
+        let jwt = request.body["jwt"].as_str().unwrap();
+        assert!(jwt.contains(wanted), "{jwt}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_ends_with_a_newline_is_told_when_vault_refuses_it() {
+    let refuse = |_: &Seen| (400, json!({"errors": ["invalid username or password"]}));
+    let (url, _) = server(refuse).await;
+    let login = login(&url, &user_pass(), &[("apps/s/p", "hunter2\n")]);
+    let Err(LoginError::Refused(message)) = login.ensure().await else {
+        unreachable!("it was not refused")
+    };
+    assert_eq!(
+        message,
+        format!(
+            "login to Vault {url} with user 'alice' (mount 'userpass') and the password in Secret apps/s, which ends \
+             with a newline, failed: Vault answered 400 (invalid username or password); check the user's name, and put \
+             the present password into the Secret"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_secret_id_that_vault_echoes_reaches_no_message() {
+    let echo = |seen: &Seen| {
+        let error = format!("invalid secret_id {}", seen.body["secret_id"]);
+        (400, json!({"errors": [error]}))
+    };
+    let (url, _) = server(echo).await;
+    let auth = json!({"appRole": {"path": "approle", "roleId": "r", "secretRef": {"name": "s", "key": "p"}}});
+    let login = login(&url, &auth, &[("apps/s/p", "hunter2")]);
+    let Err(LoginError::Refused(message)) = login.ensure().await else {
+        unreachable!("it was not refused")
+    };
+    assert!(message.contains("(invalid secret_id)"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn the_third_wrong_password_waits_until_vault_has_forgotten_the_others() {
+    let pauses = |locks_out: bool| {
+        let mut state = State::default();
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            state.refuse("no", locks_out);
+            pauses.push(state.refused.as_ref().unwrap().pause.as_secs());
+        }
+        pauses
+    };
+    assert_eq!(pauses(true), [30, 60, 960, 960, 960, 960]);
+    assert_eq!(pauses(false), [30, 60, 120, 240, 300, 300]);
+}
+
+#[tokio::test]
+async fn a_life_beyond_all_clocks_has_no_end() {
+    let endless = |_: &Seen| {
+        let auth = json!({"client_token": "t", "lease_duration": u64::MAX, "renewable": true});
+        (200, json!({"auth": auth}))
+    };
+    let (url, _) = server(endless).await;
+    let login = login(&url, &user_pass(), &[("apps/s/p", "pw")]);
+    login.ensure().await.unwrap();
+    assert_eq!(login.renewal_due().await, None);
+}
+
+#[tokio::test]
+async fn a_used_up_secret_id_is_not_tried_with_every_path_that_is_denied() {
+    let once = |seen: &Seen| match &seen.body["secret_id"] {
+        Value::Null => kind(seen),
+        Value::String(id) if id == "fresh" => kind(seen),
+        _ => (400, json!({"errors": ["invalid role or secret ID"]})),
+    };
+    let (url, seen) = server(once).await;
+    let auth = json!({"appRole": {"path": "approle", "roleId": "r", "secretRef": {"name": "s", "key": "p"}}});
+    let login = login(&url, &auth, &[("apps/s/p", "used up")]);
+    let lease = Lease {
+        revocable: true,
+        ..Lease::given(Token::new(&SecretBytes::from("living")).unwrap())
+    };
+    login.state.lock().await.held = Some(Held::new(lease));
+    let denied = VaultError::Denied {
+        phrase: Some("permission denied"),
+    };
+    for _ in 0..5 {
+        login.state.lock().await.relogin_pause = Duration::ZERO;
+        assert!(login.after_403(0, &denied).await.unwrap().is_none());
+    }
+    assert!(login.token().await.is_ok(), "the token that lives was lost");
+    let seen = seen.lock().unwrap();
+    let logins = seen.iter().filter(|s| s.path == "/v1/auth/approle/login").count();
+    assert_eq!(logins, 1);
+}
