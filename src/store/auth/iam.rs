@@ -151,7 +151,7 @@ impl Iam {
         identity: &Identity,
         variable: &(dyn Fn(&str) -> Option<String> + Sync),
     ) -> Result<(Keys, String), String> {
-        let sts = Sts::new(&self.region, &variable);
+        let sts = Sts::new(&self.region, &variable)?;
         let (keys, whose) = match &self.source {
             Source::Account {
                 namespace,

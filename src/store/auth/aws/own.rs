@@ -233,7 +233,7 @@ mod tests {
             url,
             token: Some(file.clone()),
         };
-        let keys = own.keys(&Sts::new("eu-west-1", &|_| None)).await;
+        let keys = own.keys(&Sts::new("eu-west-1", &|_| None).unwrap()).await;
         std::fs::remove_file(file).unwrap();
         keys
     }
@@ -281,7 +281,10 @@ mod tests {
             ("AWS_WEB_IDENTITY_TOKEN_FILE", "/no/such/token"),
             ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"),
         ]);
-        let error = own.unwrap().keys(&Sts::new("eu-west-1", &|_| None)).await;
+        let error = own
+            .unwrap()
+            .keys(&Sts::new("eu-west-1", &|_| None).unwrap())
+            .await;
         let error = error.err().unwrap();
         assert!(error.contains("/no/such/token"), "{error}");
     }

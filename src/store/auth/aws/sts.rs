@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials as Keys;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use super::sign::{Place, Request, sign};
@@ -105,16 +105,24 @@ pub struct Sts<'a> {
 impl<'a> Sts<'a> {
     /// At the standard address of the region, unless `AWS_ENDPOINT_URL_STS` (or `AWS_STS_ENDPOINT`, which ESO knows)
     /// names another, as for a VPC endpoint.
-    #[must_use]
-    pub fn new(region: &'a str, variable: &dyn Fn(&str) -> Option<String>) -> Self {
+    ///
+    /// # Errors
+    /// If what the variable names is no URL.
+    pub fn new(region: &'a str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, String> {
         let named = ["AWS_ENDPOINT_URL_STS", "AWS_STS_ENDPOINT"]
             .into_iter()
-            .filter_map(variable)
-            .find(|url| !url.is_empty());
-        Self {
-            region,
-            endpoint: named.unwrap_or_else(|| regional(region)),
-        }
+            .find_map(|name| Some((name, variable(name).filter(|url| !url.is_empty())?)));
+        let endpoint = match named {
+            Some((name, text)) => Url::parse(&text)
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https"))
+                .map(String::from)
+                .ok_or_else(|| {
+                    format!("{name} of the operator's pod is no URL; it is for example https://sts.eu-west-1.amazonaws.com")
+                })?,
+            None => regional(region),
+        };
+        Ok(Self { region, endpoint })
     }
 
     /// Temporary keys for a role.
@@ -250,15 +258,25 @@ mod tests {
 
     #[test]
     fn the_standard_variable_and_that_of_eso_name_another_address() {
-        let named = |variable: &'static str| {
+        let named = |variable: &'static str, url: &'static str| {
             Sts::new("eu-west-1", &move |name: &str| {
-                (name == variable).then(|| "http://127.0.0.1:9/".into())
+                (name == variable).then(|| url.into())
             })
-            .endpoint
+            .map(|sts| sts.endpoint)
         };
-        assert_eq!(named("AWS_ENDPOINT_URL_STS"), "http://127.0.0.1:9/");
-        assert_eq!(named("AWS_STS_ENDPOINT"), "http://127.0.0.1:9/");
-        assert_eq!(named("OTHER"), "https://sts.eu-west-1.amazonaws.com/");
+        let other = Ok("http://127.0.0.1:9/".to_owned());
+        assert_eq!(named("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9"), other);
+        assert_eq!(named("AWS_STS_ENDPOINT", "http://127.0.0.1:9"), other);
+        let usual = Ok("https://sts.eu-west-1.amazonaws.com/".to_owned());
+        assert_eq!(named("AWS_ENDPOINT_URL_STS", ""), usual);
+        assert_eq!(named("OTHER", "http://127.0.0.1:9"), usual);
+        for url in ["sts.eu-west-1.amazonaws.com", "ftp://sts", "https://"] {
+            let error = named("AWS_STS_ENDPOINT", url).unwrap_err();
+            assert!(
+                error.starts_with("AWS_STS_ENDPOINT of the operator's pod is no URL"),
+                "{error}"
+            );
+        }
     }
 
     const KEYS: &str = "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>\
