@@ -142,6 +142,7 @@ const KNOWN_PHRASES: &[&str] = &[
     "InvalidClientTokenId",
     "SignatureDoesNotMatch",
     "ExpiredToken",
+    "error making upstream request",
 ];
 
 /// A request that Vault did not fulfil.

@@ -193,6 +193,14 @@ fn the_server_id_is_signed_and_other_refusals_of_vault_are_told_apart() {
         let fields = json!({"secretRef": secrets, "path": "second/aws", "vaultAwsIamServerID": server});
         stage.store(fields).await?;
         stage.serves("server id").await?;
+        // Nothing listens where Vault asks.
+        let nowhere = json!({"sts_endpoint": "http://127.0.0.1:1"});
+        stage.configure("aws", &nowhere).await?;
+        stage.store(json!({"secretRef": secrets})).await?;
+        stage
+            .scene
+            .wait_store("False", "check sts_endpoint and sts_region of the mount")
+            .await?;
         stage.nothing_leaked();
         Ok(())
     });

@@ -54,6 +54,11 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "ExpiredToken",
         "the session token has expired; put a living one into the Secret",
     ),
+    (
+        "error making upstream request",
+        "AWS did not tell Vault who signed: check sts_endpoint and sts_region of the mount, Vault's way to AWS, and the \
+         clocks",
+    ),
 ];
 
 /// A login by the AWS auth method.
