@@ -63,6 +63,8 @@ struct Held {
     ends: Option<Instant>,
     /// When to renew or replace it, at two thirds of its life; `None` if nothing is left to try.
     renew_at: Option<Instant>,
+    /// Whether Vault forbids it to look at itself, once that was asked.
+    blind: Option<bool>,
 }
 
 /// A refused login. Until it is tried again everybody gets the same answer.
@@ -95,6 +97,7 @@ impl Held {
             ends: lease.ttl.and_then(|ttl| now.checked_add(ttl)),
             renew_at: lease.ttl.and_then(|ttl| now.checked_add(ttl / 3 * 2)),
             lease,
+            blind: None,
         }
     }
 
@@ -356,11 +359,16 @@ impl Login {
 
     /// What else than its policies may be wrong with the token, to follow the advice for a 403.
     pub async fn doubt(&self) -> &'static str {
-        let state = self.state.lock().await;
-        // Only a token that must not look at itself has no known life, for those without an end may do all.
-        match &state.held {
-            Some(held) if self.settings.auth.is_given() && held.ends.is_none() => {
-                "; or the token is bound to other addresses (token_bound_cidrs), for it may not even look at itself"
+        let mut state = self.state.lock().await;
+        let Some(held) = &mut state.held else { return "" };
+        // Every token may look at itself, by Vault's default policy: asked once, and not of one with few uses.
+        if held.blind.is_none() && held.lease.uses.is_none() {
+            let looked = self.looked_up(&held.lease.token).await;
+            held.blind = Some(matches!(looked, Err(CallError::Vault(VaultError::Denied { .. }))));
+        }
+        match held.blind {
+            Some(true) => {
+                "; or its token is bound to other addresses (token_bound_cidrs), for it may not even look at itself"
             }
             _ => "",
         }

@@ -198,13 +198,19 @@ fn a_secret_id_that_has_expired_is_told_when_the_token_of_it_ends() {
     play(async {
         let mut scene = Scene::without_operator("expired").await?;
         scene.vault.put("app", json!({"value": "x"})).await?;
-        let role = json!({"secret_id_ttl": "8s", "token_ttl": "4s", "token_max_ttl": "4s"});
+        let role = json!({"secret_id_ttl": "3s", "token_ttl": "4s", "token_max_ttl": "4s"});
         let auth = app_role(&scene, "expiring", role).await?;
         store(&scene, "expiring", &auth).await?;
         scene.start_operator(&[]).await?;
         read(&scene, "app", "expiring", "app", "1s").await?;
         scene.wait_value("app", "value", "x").await?;
         let name = format!("{}-expiring", scene.class);
+        // Vault takes an expired secret ID until it has tidied up, which it does every minute by itself.
+        sleep(Duration::from_secs(4)).await;
+        scene
+            .vault
+            .api("POST", "auth/expiring/tidy/secret-id", &json!({}))
+            .await?;
         let message = scene
             .wait_ready("clustersecretstore", &name, "False", "VaultDenied")
             .await?;
@@ -236,23 +242,22 @@ fn what_is_bound_to_another_network_is_told_with_the_name_of_the_setting() {
         let given = json!({"name": "given", "key": "token", "namespace": scene.namespace});
         store(&scene, "given", &json!({"tokenSecretRef": given})).await?;
         scene.start_operator(&[]).await?;
-        let refused = |name: &str| format!("{}-{name}", scene.class);
+        let name = format!("{}-ids", scene.class);
         let message = scene
-            .wait_ready("clustersecretstore", &refused("ids"), "False", "VaultDenied")
+            .wait_ready("clustersecretstore", &name, "False", "VaultDenied")
             .await?;
         assert!(
             message.contains("Vault answered 400 (CIDR restrictions)"),
             "{message}"
         );
-        let message = scene
-            .wait_ready("clustersecretstore", &refused("tokens"), "False", "VaultDenied")
-            .await?;
-        assert!(message.contains("bound CIDRs"), "{message}");
-        read(&scene, "app", "given", "app", "1h").await?;
-        let message = scene
-            .wait_ready("externalsecret", "app", "False", "answered 403")
-            .await?;
-        assert!(message.contains("token_bound_cidrs"), "{message}");
+        // These two are only told by the first read.
+        for by in ["tokens", "given"] {
+            read(&scene, by, by, "app", "1h").await?;
+            let message = scene
+                .wait_ready("externalsecret", by, "False", "answered 403")
+                .await?;
+            assert!(message.contains("token_bound_cidrs"), "{message}");
+        }
         Ok(())
     });
 }
