@@ -208,6 +208,15 @@ const KNOWN_PHRASES: &[&str] = &[
     "lease count quota exceeded",
     "token not renewable",
     "lease is not renewable",
+    // The AWS auth method, and what STS answered to it.
+    "entry for role",
+    "does not belong to the role",
+    "auth method iam not allowed",
+    "error validating X-Vault-AWS-IAM-Server-ID header",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "error making upstream request",
 ];
 
 /// A request that Vault did not fulfil.
