@@ -239,7 +239,7 @@ fn a_client_certificate_is_shown_and_its_successor_too() {
             (
                 "mixed",
                 with(scene.shown("mixed")),
-                "the key of the client certificate of the store does not belong to it",
+                "the key of the client certificate (tls.keySecretRef or auth.cert.secretRef) does not belong to it",
             ),
             (
                 "locked",
