@@ -107,7 +107,9 @@ impl Iam {
         let source = match (&auth.jwt, &auth.secret_ref) {
             (Some(jwt), _) => Source::account(scope, jwt)?,
             (None, Some(secrets)) => Source::keys(scope, secrets)?,
-            (None, None) => Source::Own,
+            (None, None) => scope
+                .own_identity(&scope.field("auth.iam"))
+                .map(|()| Source::Own)?,
         };
         Ok(Self {
             mount: mount_or(auth.path.as_deref(), "aws"),

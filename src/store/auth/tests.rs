@@ -186,3 +186,18 @@ fn a_login_at_a_mount_that_does_not_exist_is_told_apart_as_far_as_vault_does() {
         "{message}"
     );
 }
+
+#[test]
+fn a_namespaced_store_never_speaks_as_the_operator() {
+    for auth in [
+        json!({"kubernetes": {"role": "r"}}),
+        json!({"iam": {"vaultRole": "r", "region": "eu-west-1"}}),
+    ] {
+        let error = resolved(Some("a"), auth.clone()).unwrap_err();
+        assert!(
+            error.contains("only a ClusterSecretStore may use them"),
+            "{error}"
+        );
+        assert!(!resolved(None, auth).unwrap().is_referent());
+    }
+}

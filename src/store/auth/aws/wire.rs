@@ -86,7 +86,7 @@ fn fault(error: &reqwest::Error) -> &'static str {
     match Unreachable::from(error) {
         Unreachable::Dns => "is unreachable: its host name was not found",
         Unreachable::Refused => "is unreachable: connection refused",
-        Unreachable::Tls => "is unreachable: no trusted TLS connection",
+        Unreachable::Tls(_) => "is unreachable: no trusted TLS connection",
         Unreachable::Timeout => "is unreachable: no answer in time",
         Unreachable::Broken => "is unreachable: the connection was closed before an answer came",
     }
