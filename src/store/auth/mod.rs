@@ -28,7 +28,8 @@ use crate::secret::SecretBytes;
 use crate::vault::error::VaultError;
 use crate::vault::transport::Call;
 
-/// What a session proves itself with.
+/// What a session proves itself with; it lives for one login.
+#[allow(clippy::large_enum_variant)]
 pub enum Proof {
     /// A token that was given to us.
     Token(SecretBytes),
