@@ -404,8 +404,17 @@ fn a_credential_that_went_bad_is_told_by_name_and_a_new_one_is_used_at_once() {
             )
             .await?;
         show_certificate(&scene, "second").await?;
-        // Only this one is cured in Vault, of which nobody tells: it is tried again by itself.
+        // This one is cured in Vault, of which nobody tells; any change of what its store names will do.
         allow(&scene, &["app"]).await?;
+        let touch = [
+            "annotate",
+            "serviceaccount",
+            "reader",
+            "cured=yes",
+            "-n",
+            &scene.namespace,
+        ];
+        scene.cluster.kubectl(&touch, "").await?;
         for way in WAYS {
             scene.wait_value(way, "value", "second").await.context(way)?;
             scene.wait_ready("secretstore", way, "True", "Valid").await?;

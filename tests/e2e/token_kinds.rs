@@ -1,7 +1,7 @@
 //! Kinds of tokens: batch, periodic, with few uses, bound to a network, without an end, given and replaced; and
 //! secret IDs that serve once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use keyferry_testbed::wait_for;
@@ -72,22 +72,24 @@ fn batch_and_periodic_tokens_and_those_of_few_uses_are_each_used_as_they_may_be(
             scene.further_store(kind, &auth).await?;
             read(&scene, kind, kind, "app", "1s").await?;
         }
-        let mark = scene.vault.audit_mark();
+        let (mark, began) = (scene.vault.audit_mark(), Instant::now());
         scene.start_operator(&[]).await?;
         for kind in ["batch", "periodic", "few"] {
             scene.wait_value(kind, "value", "x").await.context(kind)?;
         }
-        sleep(Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(15)).await;
         let requests = scene.vault.requests_since(mark)?;
+        let at_most = began.elapsed().as_secs() / 3;
         let count = |path: &str| requests.get(path).copied().unwrap_or_default();
         // Replaced at two thirds of its life, and never revoked, for a batch token cannot be.
+        let renewed = count("auth/batch/login") as u64;
         assert!(
-            (4..=8).contains(&count("auth/batch/login")),
+            renewed >= 3 && renewed <= at_most,
             "a new batch token every 4 s: {requests:?}"
         );
         assert_eq!(count("auth/token/revoke-self"), 0, "{requests:?}");
         assert_eq!(count("auth/periodic/login"), 1, "{requests:?}");
-        assert!(count("auth/token/renew-self") >= 3, "{requests:?}");
+        assert!(count("auth/token/renew-self") >= 2, "{requests:?}");
         let reads_by_few = scene.vault.audit_since(mark)?;
         let refused = reads_by_few.iter().filter(|entry| !entry.error.is_empty());
         assert_eq!(refused.count(), 0, "no request was refused");
@@ -131,7 +133,7 @@ fn a_secret_id_that_serves_once_is_not_wasted_on_a_path_without_a_policy() {
             message.contains("no policy of the role ID in Secret login-once"),
             "{message}"
         );
-        sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(6)).await;
         scene.vault.put("app", json!({"value": "second"})).await?;
         scene.wait_value("good", "value", "second").await?;
         let name = format!("{}-once", scene.class);
@@ -274,17 +276,17 @@ fn a_given_token_is_renewed_if_it_ends_left_alone_if_it_does_not_and_replaced_wh
                 .await?;
             read(&scene, name, name, "app", "1s").await?;
         }
-        let mark = scene.vault.audit_mark();
+        let (mark, began) = (scene.vault.audit_mark(), Instant::now());
         scene.start_operator(&[]).await?;
         for name in ["short", "endless"] {
             scene.wait_value(name, "value", "first").await?;
         }
         sleep(Duration::from_secs(14)).await;
         let requests = scene.vault.requests_since(mark)?;
-        let renewals = requests.get("auth/token/renew-self").copied();
+        let renewals = requests.get("auth/token/renew-self").copied().unwrap_or_default() as u64;
         assert!(
-            matches!(renewals, Some(2..=5)),
-            "only the short one: {requests:?}"
+            renewals >= 2 && renewals <= began.elapsed().as_secs() / 3,
+            "every 4 s, of the short one only: {requests:?}"
         );
         assert_eq!(requests.get("auth/token/lookup-self"), Some(&2), "{requests:?}");
         never_not_ready(&scene)?;

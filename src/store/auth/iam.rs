@@ -425,7 +425,13 @@ mod tests {
                 wanted(ReferenceKind::Secret, "aws")
             ]
         );
-        assert_eq!(needs(json!({"vaultRole": "dev"})), []);
+        let own = json!({"vaultRole": "dev"});
+        assert_eq!(resolve(None, &own).unwrap().needs(), []);
+        let refused = resolve(Some("db"), &own).unwrap_err();
+        assert!(
+            refused.contains("only a ClusterSecretStore may use them"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn every_method() -> Value {
     json!({
         "tokenSecretRef": key,
         "appRole": {"path": "approle", "roleId": "r", "secretRef": key},
-        "kubernetes": {"mountPath": "kubernetes", "role": "r"},
+        "kubernetes": {"mountPath": "kubernetes", "role": "r", "secretRef": key},
         "ldap": {"username": "u", "secretRef": key},
         "userPass": {"username": "u", "secretRef": key},
         "jwt": {"role": "r", "secretRef": key},
@@ -76,7 +76,7 @@ fn what_is_missing_or_leaves_its_place_is_refused_by_name() {
             "spec.provider.vault.auth.appRole.path is a part of the login's path and must hold no",
         ),
         (
-            json!({"kubernetes": {"mountPath": "a//b", "role": "r"}}),
+            json!({"kubernetes": {"mountPath": "a//b", "role": "r", "secretRef": key}}),
             "spec.provider.vault.auth.kubernetes.mountPath is a part of the login's path",
         ),
         (
