@@ -158,20 +158,22 @@ impl Connection {
         self.check()?;
         let transport = self.pooled.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut result = self.counted(operation, send(transport).await);
-        let mut left = retries.most;
-        loop {
+        // Also a call without retries must notice an outage.
+        for _ in 0..retries.most.max(1) {
             match result {
                 Err(ref error) if error.casts_suspicion() => {}
                 other => return other.map_err(CallError::Vault),
             }
             self.suspect().await.map_err(CallError::Outage)?;
-            if left == 0 {
-                return result.map_err(CallError::Vault);
+            if retries.most == 0 {
+                break;
             }
-            left -= 1;
-            sleep(retries.pause).await;
+            if !retries.pause.is_zero() {
+                sleep(retries.pause).await;
+            }
             result = self.counted(operation, send(self.fresh.clone()).await);
         }
+        result.map_err(CallError::Vault)
     }
 
     fn check(&self) -> Result<(), CallError> {
