@@ -284,7 +284,9 @@ impl SecretPath {
                 "what is mounted there does not serve this; correct the path or the version of the store"
             }
             (500.., _) => return error.to_string(),
-            (412 | 472..=474, _) => "that node does not serve it at this moment; it is asked again",
+            (472..=474, _) | (_, Some("unavailable for a brief period")) => {
+                "it is not served at this moment; it is asked again"
+            }
             _ => "check the key, and the path and the version of the store",
         };
         let (operation, path) = (question.operation(), self.policy_path(question));
