@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::RunArgs;
 use crate::controller::{self, Settings, leader::Times};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{http, logs};
+use crate::telemetry::{http as servers, logs};
 use crate::template::Delims;
 
 /// Watches are silent for as long as nothing happens; the API server ends them after about 5 minutes.
@@ -28,6 +28,11 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let mut config = Config::infer()
         .await
         .map_err(|e| format!("no access to a cluster: {e}"))?;
+    // kube takes the environment's proxy for the kubeconfig's own. That one is meant for Vault, and in a cluster kube
+    // does not look at it either.
+    if config.proxy_url.is_some() && config.proxy_url == proxy_of_environment() {
+        config.proxy_url = None;
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     let client = Client::try_from(config).map_err(|e| format!("no client for the cluster: {e}"))?;
@@ -46,8 +51,8 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         _ = terminate.recv() => None,
         _ = tokio::signal::ctrl_c() => None,
         ended = &mut controller => Some(ended),
-        ended = http::serve_metrics(args.metrics_addr, metrics) => return ended,
-        ended = http::serve_health(args.live_addr, readiness) => return ended,
+        ended = servers::serve_metrics(args.metrics_addr, metrics) => return ended,
+        ended = servers::serve_health(args.live_addr, readiness) => return ended,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -58,6 +63,13 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         }
     };
     ended.map_err(|_| "the controller panicked".to_string())?
+}
+
+fn proxy_of_environment() -> Option<http::Uri> {
+    let mut values = ["HTTPS_PROXY", "https_proxy"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok());
+    values.find(|value| !value.is_empty())?.parse().ok()
 }
 
 fn check(args: &RunArgs) -> Result<(), String> {

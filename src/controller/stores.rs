@@ -86,14 +86,14 @@ fn seen<K: Resource<DynamicType = ()>>(
         requeue,
     };
     ctx.known_stores().insert(key.clone(), known);
-    let annotations = meta.annotations.iter().flatten();
-    let allowed_paths = annotations
-        .filter(|(name, _)| *name == ANNOTATION)
-        .map(|(_, text)| text.clone());
     let form = Form {
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
-        allowed_paths: allowed_paths.last(),
+        allowed_paths: meta
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(ANNOTATION))
+            .cloned(),
     };
     let observed = ctx.stores.observe(&key, form, spec);
     if observed == Observed::Same {

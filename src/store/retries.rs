@@ -61,8 +61,17 @@ impl Retries {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
+    use crate::store::connection::{CallError, Connection};
+    use crate::telemetry::metrics::Metrics;
+    use crate::vault::error::VaultError;
+    use crate::vault::transport::Server;
     use serde_json::{Value, json};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
 
     fn of(settings: Value) -> Result<(u32, u128), String> {
         let spec = json!({"provider": {"vault": {"server": "http://v"}}, "retrySettings": settings});
@@ -108,5 +117,67 @@ mod tests {
             let error = of(settings).unwrap_err();
             assert!(error.starts_with(why), "{error}");
         }
+    }
+
+    /// A server that answers every request with this status.
+    async fn server(status: u16) -> Arc<Connection> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            namespace: None,
+            headers: vec![],
+            ca_pem: None,
+        };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let answer =
+                    format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Connection::new(server, 1, Arc::new(Metrics::default())).unwrap()
+    }
+
+    /// A call that always meets a fault of the server: what comes of it, after how many tries, and after how long.
+    async fn call(health: u16, retries: Retries) -> (CallError, u32, Duration) {
+        let (begun, tries) = (Instant::now(), AtomicU32::new(0));
+        let send = |_| {
+            tries.fetch_add(1, Ordering::Relaxed);
+            async {
+                Err::<(), _>(VaultError::Status {
+                    status: 500,
+                    phrase: None,
+                })
+            }
+        };
+        let error = server(health)
+            .await
+            .call_with("read", retries, send)
+            .await
+            .unwrap_err();
+        (error, tries.load(Ordering::Relaxed), begun.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_read_is_repeated_as_often_as_the_store_says_and_not_sooner() {
+        let pause = Duration::from_millis(40);
+        for most in [0, 1, 4] {
+            let (error, tries, took) = call(200, Retries { most, pause }).await;
+            assert!(matches!(error, CallError::Vault(_)), "{error:?}");
+            assert_eq!(tries, most + 1);
+            assert!(took >= pause * most, "{took:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outage_is_noticed_also_by_a_store_that_wants_no_retries() {
+        let none = Retries {
+            most: 0,
+            pause: Duration::ZERO,
+        };
+        let (error, tries, _) = call(503, none).await;
+        assert!(matches!(error, CallError::Outage(_)) && tries == 1, "{error:?}");
     }
 }

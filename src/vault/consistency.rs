@@ -2,6 +2,7 @@
 //! the state of the storage that it saw, and a later request asks for one that is no older. A node that is behind
 //! answers 412.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -10,6 +11,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
+/// Of the error that Vault answers if it does not forward.
+const REFUSAL: &[u8] = b"forwarding via header X-Vault-Inconsistent";
 /// States of one cluster of which none is the newest are two at most: one for each kind of storage.
 const STATES_MAX: usize = 2;
 
@@ -27,7 +30,11 @@ pub enum Consistency {
 
 /// The states that the answers of one server showed.
 #[derive(Default)]
-pub struct States(Mutex<Vec<HeaderValue>>);
+pub struct States {
+    seen: Mutex<Vec<HeaderValue>>,
+    /// Set once the server has said that it forwards nothing.
+    unforwarded: AtomicBool,
+}
 
 /// `v1:<cluster>:<local index>:<replicated index>:<hmac>`, in base64.
 #[derive(PartialEq, Eq)]
@@ -63,12 +70,22 @@ impl States {
         if consistency == Consistency::Eventual {
             return;
         }
-        for state in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for state in self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             headers.append(INDEX, state.clone());
         }
-        if consistency == Consistency::Forwarded {
+        if consistency == Consistency::Forwarded && !self.unforwarded.load(Ordering::Relaxed) {
             headers.insert(INCONSISTENT, HeaderValue::from_static("forward-active-node"));
         }
+    }
+
+    /// Whether the server refused a request only because it does not forward (`allow_forwarding_via_header` in its
+    /// configuration), so that it is worth asking without that. It costs time, not truth: a node that is behind is
+    /// asked again.
+    pub(super) fn forwarding_refused(&self, consistency: Consistency, status: u16, body: &[u8]) -> bool {
+        consistency == Consistency::Forwarded
+            && status == 400
+            && body.windows(REFUSAL.len()).any(|window| window == REFUSAL)
+            && !self.unforwarded.swap(true, Ordering::Relaxed)
     }
 
     /// Takes note of the state that an answer showed.
@@ -76,7 +93,7 @@ impl States {
         if consistency != Consistency::Eventual
             && let Some(new) = headers.get(INDEX)
         {
-            merge(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), new);
+            merge(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner), new);
         }
     }
 }
@@ -113,7 +130,7 @@ mod tests {
         HeaderValue::from_str(&text).unwrap()
     }
 
-    fn after(answers: &[HeaderValue]) -> Vec<HeaderValue> {
+    fn after(answers: &[&HeaderValue]) -> Vec<HeaderValue> {
         let mut states = Vec::new();
         for answer in answers {
             merge(&mut states, answer);
@@ -123,32 +140,46 @@ mod tests {
 
     #[test]
     fn the_newest_state_of_a_cluster_is_kept_whatever_the_order_of_answers() {
-        let (old, new) = (index("a", 1, 1), index("a", 2, 1));
-        assert_eq!(after(&[old.clone(), new.clone()]), [new.clone()]);
-        assert_eq!(after(&[new.clone(), old.clone()]), [new.clone()]);
-        assert_eq!(after(&[new.clone(), new.clone()]), [new]);
+        let (old, new) = (&index("a", 1, 1), &index("a", 2, 1));
+        assert_eq!(after(&[old, new]), [new]);
+        assert_eq!(after(&[new, old]), [new]);
+        assert_eq!(after(&[new, new]), [new]);
     }
 
     #[test]
     fn two_states_of_which_none_is_newer_are_both_required_until_one_is_newer_than_both() {
-        let (local, replicated, both) = (index("a", 5, 1), index("a", 1, 5), index("a", 5, 5));
-        let states = after(&[local.clone(), replicated.clone()]);
-        assert_eq!(states, [local.clone(), replicated.clone()]);
-        assert_eq!(after(&[local.clone(), replicated.clone(), both.clone()]), [both]);
+        let (local, replicated, both) = (&index("a", 5, 1), &index("a", 1, 5), &index("a", 5, 5));
+        assert_eq!(after(&[local, replicated]), [local, replicated]);
+        assert_eq!(after(&[local, replicated, both]), [both]);
         // A third one would let the list grow.
-        let third = index("a", 3, 3);
-        assert_eq!(after(&[local, replicated, third.clone()]), [third]);
+        let third = &index("a", 3, 3);
+        assert_eq!(after(&[local, replicated, third]), [third]);
     }
 
     #[test]
     fn a_state_of_another_cluster_or_of_an_unknown_form_takes_the_place_of_all() {
-        let (here, there) = (index("a", 9, 9), index("b", 1, 1));
-        assert_eq!(after(&[here.clone(), there.clone()]), [there]);
+        let (here, there) = (&index("a", 9, 9), &index("b", 1, 1));
+        assert_eq!(after(&[here, there]), [there]);
         for odd in ["", "????", "djI6YToxOjE6MGE=", "v1:a:1:1:0a"] {
-            let odd = HeaderValue::from_str(odd).unwrap();
-            assert_eq!(after(&[here.clone(), odd.clone()]), [odd.clone()], "{odd:?}");
-            assert_eq!(after(&[odd, here.clone()]), [here.clone()]);
+            let odd = &HeaderValue::from_str(odd).unwrap();
+            assert_eq!(after(&[here, odd]), [odd], "{odd:?}");
+            assert_eq!(after(&[odd, here]), [here]);
         }
+    }
+
+    #[test]
+    fn a_server_that_does_not_forward_is_no_longer_asked_to() {
+        use Consistency::{Forwarded, ReadYourWrites};
+        let body = br#"{"errors":["forwarding via header X-Vault-Inconsistent=forward-active-node disabled in configuration"]}"#;
+        let states = States::default();
+        assert!(!states.forwarding_refused(ReadYourWrites, 400, body));
+        assert!(!states.forwarding_refused(Forwarded, 400, b"{}"));
+        assert!(!states.forwarding_refused(Forwarded, 500, body));
+        assert!(states.forwarding_refused(Forwarded, 400, body));
+        let mut headers = HeaderMap::new();
+        states.require(Forwarded, &mut headers);
+        assert!(headers.is_empty());
+        assert!(!states.forwarding_refused(Forwarded, 400, body), "once is enough");
     }
 
     #[test]

@@ -113,7 +113,6 @@ fn the_whole_configuration_of_vault_is_in_the_schema_and_unserved_parts_are_refu
     play(async {
         let scene = Scene::new("schema").await?;
         let key = json!({"name": "s", "key": "k", "namespace": scene.namespace});
-        let kubernetes = json!({"role": "eso-reader", "mountPath": "kubernetes", "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security", "audiences": ["vault"]}});
         let base = json!({"server": scene.vault.address(), "path": "secret", "version": "v2"});
         for (field, provider) in [
             (
@@ -143,18 +142,6 @@ fn the_whole_configuration_of_vault_is_in_the_schema_and_unserved_parts_are_refu
             (
                 "auth.gcp",
                 json!({"auth": {"gcp": {"path": "gcp", "role": "r", "projectID": "p", "secretRef": {"secretAccessKeySecretRef": key}}}}),
-            ),
-            (
-                "tls",
-                json!({"auth": {"kubernetes": kubernetes}, "tls": {"certSecretRef": key, "keySecretRef": key}}),
-            ),
-            (
-                "readYourWrites",
-                json!({"auth": {"kubernetes": kubernetes}, "readYourWrites": true}),
-            ),
-            (
-                "forwardInconsistent",
-                json!({"auth": {"kubernetes": kubernetes}, "forwardInconsistent": true}),
             ),
         ] {
             let mut vault = base.clone();

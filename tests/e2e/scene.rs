@@ -104,14 +104,7 @@ impl Scene {
 
     /// Makes the ClusterSecretStore of this scene, for a Vault at this address.
     pub async fn store(&self, server: &str) -> Result<()> {
-        self.store_with(
-            server,
-            &json!({"kubernetes": {
-                "mountPath": "kubernetes", "role": "eso-reader",
-                "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security"},
-            }}),
-        )
-        .await
+        self.store_with(server, &login()).await
     }
 
     /// The same, with another auth.
@@ -325,4 +318,12 @@ impl Scene {
 /// One entry of `data`.
 pub fn one(secret_key: &str, key: &str, property: &str) -> Value {
     json!({"secretKey": secret_key, "remoteRef": {"key": key, "property": property}})
+}
+
+/// The auth of most stores.
+pub fn login() -> Value {
+    json!({"kubernetes": {
+        "mountPath": "kubernetes", "role": "eso-reader",
+        "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security"},
+    }})
 }

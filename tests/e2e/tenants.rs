@@ -1,16 +1,11 @@
-//! Tenants: which namespaces may use a store, which paths each may read by it, and the least rights to serve them.
+//! Tenants: which namespaces may use a store, and which paths each may read by it.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, homelab, repository, wait_for};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::scene::{SOON, Scene, one, play};
+use crate::scene::{Scene, login, one, play};
 
-const ANNOTATION: &str = "keyferry.dev/allowed-paths";
-
-fn login() -> Value {
-    json!({"kubernetes": {"role": "eso-reader", "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security"}}})
-}
+pub const ANNOTATION: &str = "keyferry.dev/allowed-paths";
 
 /// The store of a scene with this annotation.
 async fn limit(scene: &Scene, patterns: Option<&str>) -> Result<()> {
@@ -378,291 +373,95 @@ fn settings_of_a_store_that_are_none_are_named_in_its_condition() {
     });
 }
 
-/// A cluster of its own, for what concerns all of it.
-struct Own {
-    cluster: Cluster,
-    vault: Vault,
-}
-
-impl Own {
-    async fn start() -> Result<Self> {
-        let cluster = Cluster::start().await?;
-        let vault = Vault::start(&cluster).await?;
-        Ok(Self { cluster, vault })
-    }
-
-    async fn operator(&self) -> Result<Operator> {
-        let options = OperatorOptions {
-            command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
-            ..OperatorOptions::default()
-        };
-        let operator = Operator::start(&self.cluster, options).await?;
-        operator.wait_ready().await?;
-        Ok(operator)
-    }
-
-    /// One of the manifests for tenants, with this Vault's address.
-    async fn apply(&self, file: &str) -> Result<String> {
-        let text = std::fs::read_to_string(repository().join("deploy/examples/tenants").join(file))?;
-        let text = text.replace(homelab::SERVER, self.vault.address());
-        self.cluster.apply(&text).await?;
-        Ok(text)
-    }
-
-    async fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Value> {
-        let args = ["get", kind, name, "-n", namespace, "-o", "json"];
-        Ok(serde_json::from_str(&self.cluster.kubectl(&args, "").await?)?)
-    }
-
-    async fn wait_ready(
-        &self,
-        kind: &str,
-        namespace: &str,
-        name: &str,
-        status: &str,
-        word: &str,
-    ) -> Result<String> {
-        wait_for(
-            &format!("{kind} {name} Ready={status} with '{word}'"),
-            SOON,
-            || async {
-                let object = self.get(kind, namespace, name).await?;
-                let ready = &object["status"]["conditions"][0];
-                let message = ready["message"].as_str().unwrap_or_default();
-                if ready["status"] == status && message.contains(word) {
-                    return Ok(Some(message.to_string()));
-                }
-                bail!("{ready}")
-            },
-        )
-        .await
-    }
-}
-
-fn external_secret(namespace: &str, name: &str, key: &str) -> Value {
-    json!({
-        "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"namespace": namespace, "name": name},
-        "spec": {"secretStoreRef": {"kind": "ClusterSecretStore", "name": "teams"}, "data": [one("value", key, "value")]},
-    })
-}
-
 #[test]
-fn two_tenants_are_served_with_roles_only_and_what_is_missing_is_named() {
+fn stores_of_every_kind_are_limited_and_one_without_a_path_by_paths_that_begin_with_the_mount() {
     play(async {
-        let own = Own::start().await?;
-        let (cluster, vault) = (&own.cluster, &own.vault);
-        vault
-            .put("teams/team-a/database", json!({"password": "a"}))
+        let scene = stage("kinds").await?;
+        let (own, mark) = (format!("tenants/{}", scene.namespace), scene.vault.audit_mark());
+        let v1 = json!({"value": "one"});
+        scene.vault.api("POST", &format!("kv1/{own}/db"), &v1).await?;
+        scene.vault.api("POST", "kv1/tenants/other/db", &v1).await?;
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader", "namespace": scene.namespace},
+        });
+        scene.cluster.apply(&account.to_string()).await?;
+        scene
+            .vault
+            .write_role("reader", "reader", &scene.namespace, &json!({}))
             .await?;
-        vault.put("teams/team-b/queue", json!({"value": "b"})).await?;
-        vault.put("shared/ca", json!({"certificate": "PEM"})).await?;
-        vault.put("app", json!({"value": "nobody's"})).await?;
-        own.apply("namespaces.yaml").await?;
-        let values = repository()
-            .join("deploy/examples/tenants/values.yaml")
-            .display()
-            .to_string();
-        cluster.install_chart(&["-f", &values]).await?;
-        let text = own.apply("store.yaml").await?;
-        let _operator = own.operator().await?;
-        own.apply("team-a.yaml").await?;
-        own.apply("team-b.yaml").await?;
-        let wait = async |namespace: &str, name: &str, status: &str, word: &str| {
-            own.wait_ready("externalsecret", namespace, name, status, word)
-                .await
-        };
-        wait("team-a", "database", "True", "secret synced").await?;
-        wait("team-b", "everything", "True", "secret synced").await?;
-        let keys = async |namespace: &str, name: &str| -> Result<Vec<String>> {
-            let secret = own.get("secret", namespace, name).await?;
-            let mut keys: Vec<String> = secret["data"]
-                .as_object()
-                .context("no data")?
-                .keys()
-                .cloned()
-                .collect();
-            keys.sort();
-            Ok(keys)
-        };
-        assert_eq!(keys("team-a", "database").await?, ["ca.crt", "password"]);
-        assert_eq!(keys("team-b", "everything").await?, ["ca", "queue"]);
-        for (namespace, key) in [
-            ("team-a", "teams/team-b/queue"),
-            ("team-b", "teams/team-a/database"),
-            ("team-a", "app"),
+        for (name, path, version, patterns, fine, bad) in [
+            (
+                "below",
+                Some("secret"),
+                "v2",
+                "tenants/{{namespace}}/**",
+                format!("{own}/db"),
+                ["app", "tenants/other/db"],
+            ),
+            (
+                "whole",
+                None,
+                "v2",
+                "secret/tenants/{{namespace}}/*",
+                format!("secret/{own}/db"),
+                ["secret/app", "tenants/x"],
+            ),
+            (
+                "raw",
+                None,
+                "v1",
+                "kv1/tenants/{{namespace}}/db",
+                format!("kv1/{own}/db"),
+                ["kv1/tenants/other/db", "sys/mounts"],
+            ),
+            (
+                "one",
+                Some("kv1"),
+                "v1",
+                "*/{{namespace}}/db",
+                format!("kv1/{own}/db"),
+                ["tenants/other/db", "x"],
+            ),
         ] {
-            cluster
-                .apply(&external_secret(namespace, "other", key).to_string())
-                .await?;
-            wait(namespace, "other", "False", &format!("'{key}'")).await?;
-        }
-        // Labels of the namespaces in scope are seen with the right to these alone.
-        cluster
-            .kubectl(&["label", "namespace", "team-b", "vault-"], "")
-            .await?;
-        wait("team-b", "everything", "False", "denied by spec.condition").await?;
-        cluster
-            .kubectl(&["label", "namespace", "team-b", "vault=teams"], "")
-            .await?;
-        wait("team-b", "everything", "True", "secret synced").await?;
-        rights_are_the_least(cluster).await?;
-        // Nothing happens elsewhere.
-        let elsewhere = external_secret("default", "elsewhere", "shared/ca");
-        cluster.apply(&elsewhere.to_string()).await?;
-        // A token of another ServiceAccount may not be had, and the condition says what would allow it.
-        let store = text.replace("name: eso-vault-auth", "name: vault-reviewer");
-        cluster.apply(&store).await?;
-        let message = own
-            .wait_ready("clustersecretstore", "", "teams", "False", "the operator may not")
-            .await?;
-        for part in [
-            "cannot create a token for ServiceAccount security/vault-reviewer",
-            "add {namespace: security, name: vault-reviewer} to the chart's rbac.serviceAccountTokenNames",
-            "a Role in namespace security",
-            "resources: [\"serviceaccounts/token\"], resourceNames: [\"vault-reviewer\"], verbs: [\"create\"]",
-        ] {
-            ensure!(message.contains(part), "{message}");
-        }
-        let more = "rbac.serviceAccountTokenNames[1].namespace=security,rbac.serviceAccountTokenNames[1].name=vault-reviewer,\
-                    rbac.serviceAccountTokenNames[0].namespace=security,rbac.serviceAccountTokenNames[0].name=eso-vault-auth";
-        cluster.install_chart(&["-f", &values, "--set", more]).await?;
-        // The right is there; that Vault's role does not know the account is another matter.
-        own.wait_ready("clustersecretstore", "", "teams", "False", "Vault")
-            .await?;
-        cluster.apply(&text).await?;
-        own.wait_ready("clustersecretstore", "", "teams", "True", "store validated")
-            .await?;
-        let elsewhere = own.get("externalsecret", "default", "elsewhere").await?;
-        ensure!(elsewhere["status"].is_null(), "{elsewhere}");
-        Ok(())
-    });
-}
-
-/// Asks the API server what the operator may do.
-async fn rights_are_the_least(cluster: &Cluster) -> Result<()> {
-    let account = "--as=system:serviceaccount:security:keyferry";
-    let can = async |verb: &str, what: &str, namespace: &str| {
-        let (what, subresource) = what.split_once('+').unwrap_or((what, ""));
-        let subresource = format!("--subresource={subresource}");
-        let args = [
-            "auth",
-            "can-i",
-            verb,
-            what,
-            &subresource,
-            "-n",
-            namespace,
-            account,
-        ];
-        cluster
-            .kubectl(&args, "")
-            .await
-            .is_ok_and(|answer| answer.trim() == "yes")
-    };
-    for (verb, what, namespace) in [
-        ("create", "secrets", "team-a"),
-        ("create", "serviceaccounts/eso-vault-auth+token", "security"),
-        ("get", "secrets/keyferry-installation-key", "security"),
-        ("watch", "namespaces/team-b", ""),
-    ] {
-        ensure!(
-            can(verb, what, namespace).await,
-            "may not {verb} {what} in {namespace}"
-        );
-    }
-    for (verb, what, namespace) in [
-        ("get", "secrets", "default"),
-        ("list", "secrets", "security"),
-        ("get", "secrets", "kube-system"),
-        ("list", "externalsecrets", "default"),
-        ("create", "serviceaccounts/vault-reviewer+token", "security"),
-        ("create", "serviceaccounts/default+token", "team-a"),
-        ("get", "namespaces/default", ""),
-        ("list", "namespaces", ""),
-    ] {
-        ensure!(
-            !can(verb, what, namespace).await,
-            "may {verb} {what} in {namespace}"
-        );
-    }
-    // No ClusterRole that the chart binds speaks of Secrets.
-    let args = [
-        "get",
-        "clusterroles",
-        "-l",
-        "app.kubernetes.io/name=keyferry",
-        "-o",
-        "json",
-    ];
-    let roles: Value = serde_json::from_str(&cluster.kubectl(&args, "").await?)?;
-    let items = roles["items"].as_array().context("no list")?;
-    ensure!(
-        !items.is_empty() && !roles.to_string().contains("\"secrets\""),
-        "{roles}"
-    );
-    Ok(())
-}
-
-#[test]
-fn a_store_that_nobody_may_use_says_so_and_is_ready_all_the_same() {
-    play(async {
-        let own = Own::start().await?;
-        own.cluster.install_chart(&[]).await?;
-        own.vault.put("app", json!({"value": "one"})).await?;
-        let _operator = own.operator().await?;
-        let store = |conditions: Value| {
-            json!({
-                "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "teams"},
-                "spec": {"conditions": conditions, "provider": {"vault": {
-                    "server": own.vault.address(), "path": "secret", "auth": login(),
+            let store = json!({
+                "apiVersion": "external-secrets.io/v1", "kind": "SecretStore",
+                "metadata": {"name": name, "namespace": scene.namespace, "annotations": {ANNOTATION: patterns}},
+                "spec": {"controller": scene.class, "provider": {"vault": {
+                    "server": scene.vault.address(), "path": path, "version": version,
+                    "auth": {"kubernetes": {"role": "reader", "serviceAccountRef": {"name": "reader"}}},
                 }}},
-            })
-        };
-        let selector = json!([{"namespaceSelector": {"matchLabels": {"vault": "teams"}}}]);
-        own.cluster.apply(&store(selector).to_string()).await?;
-        let wait = async |word: &str| {
-            own.wait_ready("clustersecretstore", "", "teams", "True", word)
-                .await
-        };
-        let message = wait("nobody may use it").await?;
-        ensure!(
-            message.starts_with("store validated, but nobody may use it: spec.conditions match none of the "),
-            "{message}"
+            });
+            scene.cluster.apply(&store.to_string()).await?;
+            let keys = [fine.as_str(), bad[0], bad[1]];
+            for (i, key) in keys.iter().enumerate() {
+                let spec = json!({"secretStoreRef": {"name": name}, "data": [one("value", key, "value")]});
+                scene.external_secret(&format!("{name}-{i}"), spec).await?;
+            }
+            scene
+                .wait_ready("externalsecret", &format!("{name}-0"), "True", "SecretSynced")
+                .await?;
+            for (i, key) in keys.iter().enumerate().skip(1) {
+                let object = format!("{name}-{i}");
+                let message = scene
+                    .wait_ready("externalsecret", &object, "False", ANNOTATION)
+                    .await?;
+                ensure!(
+                    message.contains(&format!("SecretStore {}/{name}", scene.namespace)),
+                    "{message}"
+                );
+                ensure!(message.contains(&format!("'{key}'")), "{message}");
+            }
+        }
+        let requests = scene.vault.requests_since(mark)?;
+        let mut paths: Vec<&String> = requests
+            .keys()
+            .filter(|path| !path.starts_with("auth/"))
+            .collect();
+        paths.sort();
+        assert_eq!(
+            paths,
+            [&format!("kv1/{own}/db"), &format!("secret/data/{own}/db")]
         );
-        // A namespace that comes, and one that goes.
-        own.apply("namespaces.yaml").await?;
-        wait_for("the store's message", SOON, || async {
-            Ok((wait("store validated").await? == "store validated").then_some(()))
-        })
-        .await?;
-        own.cluster
-            .kubectl(&["label", "namespace", "team-a", "vault-"], "")
-            .await?;
-        own.cluster
-            .kubectl(&["delete", "namespace", "team-b", "--wait=false"], "")
-            .await?;
-        wait("nobody may use it").await?;
-        // Whoever uses it is left out, though others are not.
-        own.cluster
-            .apply(&external_secret("default", "app", "app").to_string())
-            .await?;
-        own.wait_ready(
-            "externalsecret",
-            "default",
-            "app",
-            "False",
-            "denied by spec.condition",
-        )
-        .await?;
-        own.cluster
-            .apply(&store(json!([{"namespaces": ["team-a"]}])).to_string())
-            .await?;
-        wait("match none of the namespaces of its ExternalSecrets (default)").await?;
-        own.cluster
-            .apply(&store(json!([{"namespaces": ["default"]}])).to_string())
-            .await?;
-        own.wait_ready("externalsecret", "default", "app", "True", "secret synced")
-            .await?;
         Ok(())
     });
 }

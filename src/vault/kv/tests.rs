@@ -321,9 +321,8 @@ fn what_a_kv_v2_store_does_not_find_is_missing_only_in_a_kv_v2_engine() {
     }
 }
 
-/// Table of ESO's unit tests of reads, as far as it concerns the answer; what becomes of it is tested in `sync`.
 #[test]
-fn answers_mean_what_they_mean_to_eso() {
+fn numbers_booleans_and_null_stay_as_vault_sent_them() {
     let secret = r#"{"data":{"access_key":"a","access_secret":"s","token":null}}"#;
     assert_eq!(
         found(v1_answer(200, secret)),

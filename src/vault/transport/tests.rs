@@ -142,3 +142,24 @@ fn a_header_that_cannot_be_sent_is_named_and_its_value_is_not() {
 fn a_node_that_stays_behind_is_asked_for_less_than_two_seconds() {
     assert!(BEHIND_PAUSES.iter().sum::<u64>() < 2000);
 }
+
+#[test]
+fn what_listens_on_loopback_is_asked_without_a_proxy() {
+    let loopback = |url: &str| is_loopback(&Url::parse(url).unwrap());
+    for url in [
+        "http://localhost:8200",
+        "http://127.0.0.7:1",
+        "https://[::1]:1",
+        "http://[::ffff:127.0.0.1]",
+    ] {
+        assert!(loopback(url), "{url}");
+    }
+    for url in [
+        "http://localhost.example",
+        "http://10.0.0.1",
+        "https://[::2]",
+        "http://vault.security.svc",
+    ] {
+        assert!(!loopback(url), "{url}");
+    }
+}

@@ -92,6 +92,19 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A certificate for a client that has expired.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn client_expired(&self, name: &str) -> Result<Pair> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.sign(params)
+    }
+
     /// A certificate for a client that has a key already, as PKCS#8.
     ///
     /// # Errors

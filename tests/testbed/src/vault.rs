@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+mod listeners;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::Signal;
 use serde_json::{Value, json};
