@@ -82,12 +82,12 @@ pub fn cases() -> Vec<Case> {
         ok(
             "data-null",
             b"{\"data\":null}",
-            "{store} could not read key {key}: the answer's field 'data' is not a JSON object",
+            "{store} could not read key {key}: the answer's field 'data' is not a JSON object; check what stands in front of Vault",
         ),
         ok(
             "data-array",
             format!("{{\"data\":[\"{CANARY}\"]}}").as_bytes(),
-            "{store} could not read key {key}: the answer's field 'data' is not a JSON object",
+            "{store} could not read key {key}: the answer's field 'data' is not a JSON object; check what stands in front of Vault",
         ),
         ok(
             "data-data-null",
@@ -107,12 +107,12 @@ pub fn cases() -> Vec<Case> {
         ok(
             "wrapped",
             format!("{{\"data\":null,\"wrap_info\":{{\"token\":\"{CANARY}\"}}}}").as_bytes(),
-            "{store} could not read key {key}: the answer's field 'data' is not a JSON object",
+            "{store} could not read key {key}: the answer's field 'data' is not a JSON object; check what stands in front of Vault",
         ),
         ok(
             "ten-mebibytes",
             big.as_bytes(),
-            "{store} could not read key {key}: Vault's answer is larger than 8 MiB and was not read",
+            "{store} could not read key {key}: Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
         ),
         ok(
             "deep",

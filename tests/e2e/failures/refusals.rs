@@ -153,12 +153,12 @@ pub fn at_login() -> Vec<Case> {
         with(
             "login-no-token",
             json!({"data": {"x": CANARY}, "auth": null}).to_string(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token; if login MFA is enforced at that mount, exempt it: nobody can answer for the operator",
         ),
         with(
             "login-empty-token",
-            json!({"auth": {"client_token": ""}}).to_string(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the token is empty",
+            json!({"auth": {"client_token": "", "mfa_requirement": {"mfa_request_id": CANARY}}}).to_string(),
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token; if login MFA is enforced at that mount, exempt it: nobody can answer for the operator",
         ),
         with(
             "login-token-with-newline",
@@ -264,7 +264,7 @@ pub fn at_read() -> Vec<Case> {
             "read-412",
             412,
             "",
-            "{store} could not read key {key}: Vault answered 412: its node is behind the rest of the cluster; it is asked again later. If it stays so, set forwardInconsistent in the store, or see to the replication",
+            "{store} could not read key {key}: Vault answered 412 to the read of 'secret/data/{key}': its node is behind the rest of the cluster; it is asked again. If it stays so, set forwardInconsistent in the store, or see to the replication",
         ),
         answered(
             "read-472",
