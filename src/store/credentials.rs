@@ -1,5 +1,6 @@
 //! Where logins get what they prove themselves with: Secrets, requested tokens, our own token.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,6 +77,13 @@ pub trait Credentials: Send + Sync {
     async fn config_map(&self, key: &SecretKey) -> Result<String, String>;
     /// A ServiceAccount token.
     async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, String>;
+    /// The annotations of a ServiceAccount. `namespace: None` as in [`SecretKey`].
+    async fn annotations(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        identity: &Identity,
+    ) -> Result<BTreeMap<String, String>, String>;
 }
 
 /// The credentials of a cluster.
@@ -197,6 +205,24 @@ impl Credentials for ClusterCredentials {
                 })
             }
         }
+    }
+
+    async fn annotations(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        identity: &Identity,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let namespace = namespace_of(namespace, identity)?;
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let account = timed(api.get_metadata(name)).await.map_err(|e| {
+            e.describe(
+                &format!("ServiceAccount {namespace}/{name}"),
+                "read",
+                "serviceaccounts",
+            )
+        })?;
+        Ok(account.metadata.annotations.unwrap_or_default())
     }
 }
 

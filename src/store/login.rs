@@ -1,11 +1,14 @@
 //! The token of one identity: obtained once, renewed, replaced when it dies, revoked at the end.
 
+mod state;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::time::Instant;
 
+use self::state::{Held, State, spend};
 use super::auth::Proof;
 use super::connection::{CallError, Connection, Down};
 use super::credentials::{Credentials, Identity};
@@ -14,12 +17,6 @@ use crate::vault::auth::{self, Lease};
 use crate::vault::error::VaultError;
 use crate::vault::transport::{Call, Token, Transport};
 
-/// A refused login is tried again after this long, doubling up to [`REFUSED_MAX`].
-const REFUSED_FIRST: Duration = Duration::from_secs(30);
-const REFUSED_MAX: Duration = Duration::from_secs(300);
-/// After a few wrong passwords. Vault locks an account out at the fifth, and forgets them all 15 minutes after the
-/// last one.
-const REFUSED_LOCKING: Duration = Duration::from_secs(16 * 60);
 /// Between logins that a 403 asked for: one path without a policy must not become a stream of logins.
 const RELOGIN_FIRST: Duration = Duration::from_secs(2);
 const RELOGIN_MAX: Duration = Duration::from_secs(60);
@@ -44,34 +41,6 @@ pub struct LoginChanged {
     pub session: u64,
 }
 
-/// The token's state.
-#[derive(Default)]
-struct State {
-    held: Option<Held>,
-    /// Counts logins, so that one dead token is replaced once however many readers saw it die.
-    serial: u64,
-    /// The last login, if it was refused; a token of an earlier one may still live.
-    refused: Option<Refused>,
-    /// Whether those who look after stores know that there is no token.
-    denied: bool,
-    relogin_at: Option<Instant>,
-    relogin_pause: Duration,
-}
-
-struct Held {
-    lease: Lease,
-    ends: Option<Instant>,
-    /// When to renew or replace it, at two thirds of its life; `None` if nothing is left to try.
-    renew_at: Option<Instant>,
-}
-
-/// A refused login. Until it is tried again everybody gets the same answer.
-struct Refused {
-    message: String,
-    retry: Instant,
-    pause: Duration,
-}
-
 /// Why a login failed, and whether Vault counts it against the account.
 struct Failed {
     error: LoginError,
@@ -84,22 +53,6 @@ impl From<LoginError> for Failed {
             error,
             locks_out: false,
         }
-    }
-}
-
-impl Held {
-    fn new(lease: Lease) -> Self {
-        let now = Instant::now();
-        Self {
-            // A life beyond what a clock can say has no end.
-            ends: lease.ttl.and_then(|ttl| now.checked_add(ttl)),
-            renew_at: lease.ttl.and_then(|ttl| now.checked_add(ttl / 3 * 2)),
-            lease,
-        }
-    }
-
-    fn is_alive(&self) -> bool {
-        self.ends.is_none_or(|ends| ends > Instant::now()) && self.lease.uses != Some(0)
     }
 }
 
@@ -354,6 +307,23 @@ impl Login {
         }
     }
 
+    /// What else than its policies may be wrong with the token, to follow the advice for a 403.
+    pub async fn doubt(&self) -> &'static str {
+        let mut state = self.state.lock().await;
+        let Some(held) = &mut state.held else { return "" };
+        // Every token may look at itself, by Vault's default policy: asked once, and not of one with few uses.
+        if held.blind.is_none() && held.lease.uses.is_none() {
+            let looked = self.looked_up(&held.lease.token).await;
+            held.blind = Some(matches!(looked, Err(CallError::Vault(VaultError::Denied { .. }))));
+        }
+        match held.blind {
+            Some(true) => {
+                "; or its token is bound to other addresses (token_bound_cidrs), for it may not even look at itself"
+            }
+            _ => "",
+        }
+    }
+
     /// Takes note that a new login helped: the next dead token deserves one at once.
     pub async fn helped(&self) {
         self.state.lock().await.relogin_pause = Duration::ZERO;
@@ -463,34 +433,6 @@ impl Login {
             tracing::debug!(server, ?error, "token not revoked; it ends with its life");
         }
     }
-}
-
-impl State {
-    /// Remembers a refused login.
-    fn refuse(&mut self, message: &str, locks_out: bool) {
-        let pause = match &self.refused {
-            None => REFUSED_FIRST,
-            Some(last) if locks_out && last.pause > REFUSED_FIRST => REFUSED_LOCKING,
-            Some(last) => (last.pause * 2).min(REFUSED_MAX),
-        };
-        self.refused = Some(Refused {
-            message: message.to_owned(),
-            retry: Instant::now() + pause.mul_f64(rand::random_range(1.0..1.1)),
-            pause,
-        });
-    }
-
-    fn holds(&self, token: &Token) -> bool {
-        self.held.as_ref().is_some_and(|held| held.lease.token == *token)
-    }
-}
-
-/// The token, for one of its uses.
-fn spend(held: &mut Held) -> Token {
-    if let Some(uses) = &mut held.lease.uses {
-        *uses = uses.saturating_sub(1);
-    }
-    held.lease.token.clone()
 }
 
 #[cfg(test)]

@@ -125,9 +125,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server {
             url: format!("http://{}", listener.local_addr().unwrap()),
-            namespace: None,
-            headers: vec![],
-            ca_pem: None,
+            ..Server::default()
         };
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {

@@ -129,7 +129,7 @@ impl Scope<'_> {
     /// operator's own.
     ///
     /// # Errors
-    /// If a reference is incomplete, or leaves the store's namespace.
+    /// If a reference is incomplete, leaves the store's namespace, or is missing in a SecretStore.
     pub fn jwt(
         &self,
         field: &str,
@@ -151,7 +151,22 @@ impl Scope<'_> {
                 secret,
                 Some("token"),
             )?)),
-            None => Ok(JwtSource::Own),
+            None => self.own_identity(field).map(|()| JwtSource::Own),
+        }
+    }
+
+    /// Whether the store may speak as the operator. Whoever may write a SecretStore names its server too, and would
+    /// be handed the operator's token, which may do what no tenant may. ESO allows it.
+    ///
+    /// # Errors
+    /// If it is a SecretStore.
+    pub fn own_identity(&self, field: &str) -> Result<(), Invalid> {
+        match &self.key.namespace {
+            None => Ok(()),
+            Some(_) => Err(Invalid(format!(
+                "{field} names no credentials, which means those of the operator; only a ClusterSecretStore may use them. \
+                 Name a ServiceAccount or a Secret of the store's namespace"
+            ))),
         }
     }
 

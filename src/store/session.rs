@@ -167,10 +167,10 @@ impl Session {
         };
         // 403: a dead token, or no policy for the path. One new login tells (promise 4).
         let Some(token) = self.login.after_403(serial, &refused).await? else {
-            return Err(self.denied(key));
+            return Err(self.denied(key).await);
         };
         match self.send(key, &token).await {
-            Err(CallError::Vault(VaultError::Denied { .. })) => Err(self.denied(key)),
+            Err(CallError::Vault(VaultError::Denied { .. })) => Err(self.denied(key).await),
             Ok(answer) => {
                 self.login.helped().await;
                 Ok(answer)
@@ -179,13 +179,14 @@ impl Session {
         }
     }
 
-    fn denied(&self, key: &ReadKey) -> ReadError {
+    async fn denied(&self, key: &ReadKey) -> ReadError {
         let (path, operation) = (key.path.policy_path(key.question), key.question.operation());
         ReadError::Denied(format!(
             "Vault {} answered 403 to the {operation} of '{path}': no policy of {} allows it; add 'path \"{path}\" {{ \
-             capabilities = [\"{operation}\"] }}' to one of its policies",
+             capabilities = [\"{operation}\"] }}' to one of its policies{}",
             self.connection.url(),
             self.login.whom(),
+            self.login.doubt().await,
         ))
     }
 

@@ -241,7 +241,8 @@ impl ClientCertificate {
     pub fn of_one_store(field: &str, certificate: SecretKey, key: SecretKey) -> Result<Self, Invalid> {
         if certificate.namespace.is_none() || key.namespace.is_none() {
             return Err(Invalid(format!(
-                "{field}: both references need a namespace in a ClusterSecretStore; a client certificate of the                  namespace of each ExternalSecret is not served"
+                "{field}: both references need a namespace in a ClusterSecretStore; a client certificate of the \
+                 namespace of each ExternalSecret is not served"
             )));
         }
         Ok(Self { certificate, key })

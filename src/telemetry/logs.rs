@@ -15,9 +15,9 @@ pub enum LogFormat {
 
 /// Libraries that log what they are handed are silent at every level: `rustify` and `vaultrs` put
 /// paths and bodies into their lines, `kube_client` whole answers that it cannot decode, `hyper`,
-/// `h2` and `rustls` bytes of the wire (promise 8).
+/// `h2` and `rustls` bytes of the wire, `aws_sigv4` the request that it signs (promise 8).
 const SILENT: &str = "vaultrs=off,rustify=off,kube_client=error,kube_runtime=error,hyper=off,hyper_util=off,h2=off,\
-                      reqwest=off,rustls=off,tower=off";
+                      reqwest=off,rustls=off,tower=off,aws_sigv4=off";
 
 /// Starts logging to standard error.
 ///

@@ -187,7 +187,6 @@ const KNOWN_PHRASES: &[&str] = &[
     "invalid issuer (iss) claim",
     "invalid subject (sub) claim",
     "aud claim does not match any bound audience",
-    "invalid audience (aud) claim",
     "audience claim found in JWT but no audiences bound to the role",
     "sub claim does not match bound subject",
     "does not match any associated bound claim values",
@@ -211,6 +210,15 @@ const KNOWN_PHRASES: &[&str] = &[
     "lease count quota exceeded",
     "token not renewable",
     "lease is not renewable",
+    // The AWS auth method, and what STS answered to it.
+    "entry for role",
+    "does not belong to the role",
+    "auth method iam not allowed",
+    "error validating X-Vault-AWS-IAM-Server-ID header",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "error making upstream request",
 ];
 
 /// A request that Vault did not fulfil.

@@ -10,7 +10,8 @@ use super::error::VaultError;
 use crate::secret::SecretBytes;
 
 const BUNDLE: &str = "the CA bundle of the store (caBundle or caProvider)";
-const CLIENT: &str = "the client certificate of the store";
+const CLIENT: &str = "the client certificate of the store (tls.certSecretRef or auth.cert.clientCert)";
+const KEY: &str = "the key of the client certificate (tls.keySecretRef or auth.cert.secretRef)";
 
 /// The certificates of a bundle. Those that are no valid X.509 are left out, as Go does, because a bundle of many
 /// often has an ancient one; text between them is no harm.
@@ -53,7 +54,7 @@ pub(super) fn identity(pem: &SecretBytes) -> Result<Identity, VaultError> {
     }
     let key = private_key(pem.expose())?;
     CertifiedKey::from_der(chain, key, &crypto::ring::default_provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => bad(format!("the key of {CLIENT} does not belong to it")),
+        rustls::Error::InconsistentKeys(_) => bad(format!("{KEY} does not belong to it")),
         _ => bad(format!("{CLIENT} or its key is of a kind that TLS does not know")),
     })?;
     Identity::from_pem(pem.expose()).map_err(|_| {
@@ -67,12 +68,12 @@ pub(super) fn identity(pem: &SecretBytes) -> Result<Identity, VaultError> {
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, VaultError> {
     let mut last = None;
     for key in PrivateKeyDer::pem_slice_iter(pem) {
-        last = Some(key.map_err(|_| bad(format!("the key of {CLIENT} is broken PEM")))?);
+        last = Some(key.map_err(|_| bad(format!("{KEY} is broken PEM")))?);
     }
     last.ok_or_else(|| {
         let encrypted = pem.windows(9).any(|window| window == b"ENCRYPTED");
         bad(format!(
-            "the key of {CLIENT} {}",
+            "{KEY} {}",
             if encrypted {
                 "is encrypted; store it without a passphrase"
             } else {

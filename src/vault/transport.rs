@@ -42,7 +42,7 @@ const OF_THE_CONNECTION: [&str; 6] = [
 ];
 
 /// Where and how to reach a Vault; two stores with equal values share one connection and its health.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Server {
     /// Base URL without a trailing slash.
     pub url: String,

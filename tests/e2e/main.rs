@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod api;
+mod auth;
+mod auth_refusals;
 mod availability;
 mod examples;
 mod failures;
 mod fake;
 mod fetch;
+mod iam;
 mod install;
 mod kv;
 mod least_rights;
@@ -17,8 +20,10 @@ mod outage;
 mod policies;
 mod scene;
 mod security;
+mod sts;
 mod templates;
 mod tenants;
 mod tls;
+mod token_kinds;
 mod tokens;
 mod wire;

@@ -124,6 +124,20 @@ impl Scene {
         })
     }
 
+    /// A further ClusterSecretStore, `<class>-<name>`.
+    pub async fn further_store(&self, name: &str, auth: &Value) -> Result<()> {
+        let mut store = self.store_manifest(self.vault.address(), auth);
+        store["metadata"]["name"] = json!(format!("{}-{name}", self.class));
+        self.cluster.apply(&store.to_string()).await.map(drop)
+    }
+
+    /// A Secret as users make it, with these values.
+    pub async fn write_secret(&self, namespace: &str, name: &str, values: Value) -> Result<()> {
+        let manifest = json!({"apiVersion": "v1", "kind": "Secret", "stringData": values,
+            "metadata": {"namespace": namespace, "name": name}});
+        self.cluster.apply(&manifest.to_string()).await.map(drop)
+    }
+
     /// Applies an ExternalSecret of this scene.
     pub async fn external_secret(&self, name: &str, spec: Value) -> Result<()> {
         self.cluster

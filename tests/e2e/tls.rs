@@ -156,8 +156,15 @@ fn a_new_ca_is_followed_while_the_old_one_is_replaced() {
         // As it should be done: both are trusted before the server shows the new certificate.
         let both = format!("{}{}", scene.cluster.ca_pem(), next.pem);
         scene.texts("ConfigMap", "ca", json!({"ca.crt": both})).await?;
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         scene.vault.show_certificate(&next.server(&[])?)?;
+        let encoded = BASE64_STANDARD.encode(&next.pem);
+        let new_only = scene
+            .store_of("new", server, json!({"caBundle": encoded}))
+            .await?;
+        scene.wait_store_of(&new_only, "True", "validated").await?;
+        // Connections that are open would go on.
+        scene.vault.restart_sealed().await?;
+        scene.vault.unseal().await?;
         scene.vault.put("app", json!({"value": "2"})).await?;
         scene.force_sync("app").await?;
         scene.wait_value("app", "value", "2").await?;
@@ -166,7 +173,6 @@ fn a_new_ca_is_followed_while_the_old_one_is_replaced() {
         // As it happens: the server is first.
         let last = Authority::new("the last")?;
         scene.vault.show_certificate(&last.server(&[])?)?;
-        // Connections that are open go on; a new one shows it.
         scene.vault.restart_sealed().await?;
         scene.vault.unseal().await?;
         scene.vault.put("app", json!({"value": "3"})).await?;
@@ -239,7 +245,7 @@ fn a_client_certificate_is_shown_and_its_successor_too() {
             (
                 "mixed",
                 with(scene.shown("mixed")),
-                "the key of the client certificate of the store does not belong to it",
+                "the key of the client certificate (tls.keySecretRef or auth.cert.secretRef) does not belong to it",
             ),
             (
                 "locked",

@@ -9,6 +9,9 @@ use crate::store::credentials::{Credentials, Identity};
 use crate::store::scope::{Invalid, Need, Scope};
 use crate::vault::error::VaultError;
 
+/// How Vault says that its LDAP server does not answer.
+const NO_DIRECTORY: &str = "LDAP Result Code 200 \"Network Error\"";
+
 /// A login by the LDAP auth method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ldap(Password);
@@ -45,7 +48,16 @@ impl Method for Ldap {
     }
 
     fn explain(&self, answer: &VaultError) -> Option<String> {
-        self.0.explain(answer)
+        match answer {
+            VaultError::Status {
+                phrase: Some(NO_DIRECTORY),
+                ..
+            } => Some(format!(
+                "cannot reach its LDAP server; check the directory, and the url in auth/{}/config",
+                self.0.mount
+            )),
+            _ => self.0.explain(answer),
+        }
     }
 
     fn locks_out(&self, answer: &VaultError) -> bool {

@@ -3,7 +3,10 @@
 //! the token, is [`super::session`]'s.
 
 mod app_role;
+mod aws;
 mod cert;
+mod gcp;
+mod iam;
 mod jwt;
 mod kubernetes;
 mod ldap;
@@ -15,6 +18,8 @@ use async_trait::async_trait;
 
 use self::app_role::AppRole;
 use self::cert::Cert;
+use self::gcp::Gcp;
+use self::iam::Iam;
 use self::jwt::Jwt;
 use self::kubernetes::Kubernetes;
 use self::ldap::Ldap;
@@ -28,7 +33,8 @@ use crate::secret::SecretBytes;
 use crate::vault::error::VaultError;
 use crate::vault::transport::Call;
 
-/// What a session proves itself with.
+/// What a session proves itself with; it lives for one login.
+#[allow(clippy::large_enum_variant)]
 pub enum Proof {
     /// A token that was given to us.
     Token(SecretBytes),
@@ -96,6 +102,10 @@ pub enum Auth {
     Jwt(Jwt),
     /// By the TLS certificate auth method.
     Cert(Cert),
+    /// By the AWS auth method.
+    Iam(Iam),
+    /// By the Google Cloud auth method.
+    Gcp(Gcp),
 }
 
 impl Auth {
@@ -118,10 +128,10 @@ impl Auth {
             Self::Jwt(Jwt::resolve(scope, given)?)
         } else if let Some(given) = &auth.cert {
             Self::Cert(Cert::resolve(scope, given)?)
-        } else if auth.iam.is_some() {
-            return Err(scope.not_served("auth.iam"));
-        } else if auth.gcp.is_some() {
-            return Err(scope.not_served("auth.gcp"));
+        } else if let Some(given) = &auth.iam {
+            Self::Iam(Iam::resolve(scope, given)?)
+        } else if let Some(given) = &auth.gcp {
+            Self::Gcp(Gcp::resolve(scope, given)?)
         } else {
             return Err(scope.no_auth());
         };
@@ -148,6 +158,8 @@ impl Auth {
             Self::UserPass(method) => method,
             Self::Jwt(method) => method,
             Self::Cert(method) => method,
+            Self::Iam(method) => method,
+            Self::Gcp(method) => method,
         }
     }
 

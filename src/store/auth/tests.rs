@@ -30,7 +30,7 @@ fn every_method() -> Value {
     json!({
         "tokenSecretRef": key,
         "appRole": {"path": "approle", "roleId": "r", "secretRef": key},
-        "kubernetes": {"mountPath": "kubernetes", "role": "r"},
+        "kubernetes": {"mountPath": "kubernetes", "role": "r", "secretRef": key},
         "ldap": {"username": "u", "secretRef": key},
         "userPass": {"username": "u", "secretRef": key},
         "jwt": {"role": "r", "secretRef": key},
@@ -76,7 +76,7 @@ fn what_is_missing_or_leaves_its_place_is_refused_by_name() {
             "spec.provider.vault.auth.appRole.path is a part of the login's path and must hold no",
         ),
         (
-            json!({"kubernetes": {"mountPath": "a//b", "role": "r"}}),
+            json!({"kubernetes": {"mountPath": "a//b", "role": "r", "secretRef": key}}),
             "spec.provider.vault.auth.kubernetes.mountPath is a part of the login's path",
         ),
         (
@@ -185,4 +185,19 @@ fn a_login_at_a_mount_that_does_not_exist_is_told_apart_as_far_as_vault_does() {
         ),
         "{message}"
     );
+}
+
+#[test]
+fn a_namespaced_store_never_speaks_as_the_operator() {
+    for auth in [
+        json!({"kubernetes": {"role": "r"}}),
+        json!({"iam": {"vaultRole": "r", "region": "eu-west-1"}}),
+    ] {
+        let error = resolved(Some("a"), auth.clone()).unwrap_err();
+        assert!(
+            error.contains("only a ClusterSecretStore may use them"),
+            "{error}"
+        );
+        assert!(!resolved(None, auth).unwrap().is_referent());
+    }
 }

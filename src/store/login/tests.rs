@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -90,6 +90,15 @@ impl Credentials for Secrets {
             whose: "a test".into(),
         })
     }
+
+    async fn annotations(
+        &self,
+        _namespace: Option<&str>,
+        _name: &str,
+        _identity: &Identity,
+    ) -> Result<BTreeMap<String, String>, String> {
+        Err("no such ServiceAccount".into())
+    }
 }
 
 fn settings(url: &str, auth: &Value) -> Settings {
@@ -114,10 +123,7 @@ fn login(url: &str, auth: &Value, secrets: &[(&'static str, &'static str)]) -> L
     let server = Server {
         url: settings.url.clone(),
         namespace: settings.namespace.clone(),
-        headers: vec![],
-        ca_pem: None,
-        client_pem: None,
-        consistency: Default::default(),
+        ..Server::default()
     };
     Login::new(
         1,
@@ -324,4 +330,53 @@ async fn a_used_up_secret_id_is_not_tried_with_every_path_that_is_denied() {
     let seen = seen.lock().unwrap();
     let logins = seen.iter().filter(|s| s.path == "/v1/auth/approle/login").count();
     assert_eq!(logins, 1);
+}
+
+#[tokio::test]
+async fn keys_of_aws_become_a_signed_request_and_none_of_them_is_sent() {
+    let key = |key: &str| json!({"name": "aws", "key": key});
+    let auth = json!({"iam": {"path": "team/aws", "vaultRole": "dev", "secretRef": {
+        "accessKeyIDSecretRef": key("id"), "secretAccessKeySecretRef": key("secret"),
+    }}});
+    let secrets = [("apps/aws/id", "AKIDEXAMPLE\n"), ("apps/aws/secret", "hunter2\n")];
+    let request = sent(&auth, &secrets).await;
+    assert_eq!(request.path, "/v1/auth/team/aws/login");
+    let body = request.body.as_object().unwrap();
+    assert_eq!(
+        body.keys().map(String::as_str).collect::<Vec<_>>(),
+        [
+            "iam_http_request_method",
+            "iam_request_body",
+            "iam_request_headers",
+            "iam_request_url",
+            "role"
+        ]
+    );
+    assert_eq!(
+        (&body["role"], &body["iam_http_request_method"]),
+        (&json!("dev"), &json!("POST"))
+    );
+    for field in ["iam_request_body", "iam_request_headers", "iam_request_url"] {
+        let bytes = base64::Engine::decode(
+            &base64::engine::general_purpose::STANDARD,
+            body[field].as_str().unwrap(),
+        );
+        let text = String::from_utf8(bytes.unwrap()).unwrap();
+        assert!(!text.is_empty() && !text.contains("hunter2"), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_a_google_service_account_becomes_a_jwt_and_is_not_sent() {
+    use rsa::pkcs8::EncodePrivateKey as _;
+    let key = rsa::PrivateKey::new(&mut rand::rng(), 2048).unwrap();
+    let pem = key.to_pkcs8_pem(rsa::pkcs8::LineEnding::LF).unwrap();
+    let file = json!({"client_email": "a@b", "private_key_id": "k1", "private_key": pem.as_str()});
+    let reference = json!({"secretAccessKeySecretRef": {"name": "google", "key": "file"}});
+    let auth = json!({"gcp": {"path": "team/gcp", "role": "dev", "secretRef": reference}});
+    let request = sent(&auth, &[("apps/google/file", file.to_string().leak())]).await;
+    assert_eq!(request.path, "/v1/auth/team/gcp/login");
+    assert_eq!(request.body["role"], "dev");
+    assert_eq!(request.body["jwt"].as_str().unwrap().split('.').count(), 3);
+    assert_eq!(request.body.as_object().unwrap().len(), 2);
 }

@@ -1,0 +1,90 @@
+//! What is known of a token at a moment, and of the last login that was refused.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::vault::auth::Lease;
+use crate::vault::transport::Token;
+
+/// A refused login is tried again after this long, doubling up to [`REFUSED_MAX`].
+const REFUSED_FIRST: Duration = Duration::from_secs(30);
+const REFUSED_MAX: Duration = Duration::from_secs(300);
+/// After a few wrong passwords. Vault locks an account out at the fifth, and forgets them all 15 minutes after the
+/// last one.
+const REFUSED_LOCKING: Duration = Duration::from_secs(16 * 60);
+
+/// The token's state.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) held: Option<Held>,
+    /// Counts logins, so that one dead token is replaced once however many readers saw it die.
+    pub(super) serial: u64,
+    /// The last login, if it was refused; a token of an earlier one may still live.
+    pub(super) refused: Option<Refused>,
+    /// Whether those who look after stores know that there is no token.
+    pub(super) denied: bool,
+    pub(super) relogin_at: Option<Instant>,
+    pub(super) relogin_pause: Duration,
+}
+
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    pub(super) ends: Option<Instant>,
+    /// When to renew or replace it, at two thirds of its life; `None` if nothing is left to try.
+    pub(super) renew_at: Option<Instant>,
+    /// Whether Vault forbids it to look at itself, once that was asked.
+    pub(super) blind: Option<bool>,
+}
+
+/// A refused login. Until it is tried again everybody gets the same answer.
+pub(super) struct Refused {
+    pub(super) message: String,
+    pub(super) retry: Instant,
+    pub(super) pause: Duration,
+}
+
+impl Held {
+    pub(super) fn new(lease: Lease) -> Self {
+        let now = Instant::now();
+        Self {
+            // A life beyond what a clock can say has no end.
+            ends: lease.ttl.and_then(|ttl| now.checked_add(ttl)),
+            renew_at: lease.ttl.and_then(|ttl| now.checked_add(ttl / 3 * 2)),
+            lease,
+            blind: None,
+        }
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.ends.is_none_or(|ends| ends > Instant::now()) && self.lease.uses != Some(0)
+    }
+}
+
+impl State {
+    /// Remembers a refused login.
+    pub(super) fn refuse(&mut self, message: &str, locks_out: bool) {
+        let pause = match &self.refused {
+            None => REFUSED_FIRST,
+            Some(last) if locks_out && last.pause > REFUSED_FIRST => REFUSED_LOCKING,
+            Some(last) => (last.pause * 2).min(REFUSED_MAX),
+        };
+        self.refused = Some(Refused {
+            message: message.to_owned(),
+            retry: Instant::now() + pause.mul_f64(rand::random_range(1.0..1.1)),
+            pause,
+        });
+    }
+
+    pub(super) fn holds(&self, token: &Token) -> bool {
+        self.held.as_ref().is_some_and(|held| held.lease.token == *token)
+    }
+}
+
+/// The token, for one of its uses.
+pub(super) fn spend(held: &mut Held) -> Token {
+    if let Some(uses) = &mut held.lease.uses {
+        *uses = uses.saturating_sub(1);
+    }
+    held.lease.token.clone()
+}
