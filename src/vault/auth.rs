@@ -76,8 +76,11 @@ struct LookedUp {
 fn lease(body: &[u8]) -> Result<Lease, VaultError> {
     // The error of serde_json is dropped: it may quote the body.
     let answer: AuthAnswer = serde_json::from_slice(body).map_err(|_| VaultError::NotVault)?;
-    let auth = answer.auth.ok_or(VaultError::BadAnswer(
-        "Vault's answer to the login holds no token",
+    // Login MFA answers so, and asks for a second factor.
+    let auth = answer.auth.filter(|auth| !auth.client_token.is_empty());
+    let auth = auth.ok_or(VaultError::BadAnswer(
+        "Vault's answer to the login holds no token; if login MFA is enforced at that mount, exempt it: nobody can answer \
+         for the operator",
     ))?;
     let uses = (auth.num_uses > 0).then_some(auth.num_uses);
     Ok(Lease {

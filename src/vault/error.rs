@@ -204,6 +204,8 @@ const KNOWN_PHRASES: &[&str] = &[
     "no handler for route",
     "unsupported path",
     "unsupported operation",
+    // KV v2, for a moment after it is enabled or upgraded.
+    "unavailable for a brief period",
     "rate limit quota exceeded",
     "lease count quota exceeded",
     "token not renewable",
@@ -295,6 +297,9 @@ fn look_into(status: u16) -> &'static str {
 /// The first phrase of the table that the body holds.
 #[must_use]
 pub fn known_phrase(body: &[u8]) -> Option<&'static str> {
+    if is_page(body) {
+        return None;
+    }
     // Vault's JSON escapes quotes, and the phrases are short: no parser is needed, and none can fail.
     let text = String::from_utf8_lossy(body).replace("\\\"", "\"");
     KNOWN_PHRASES

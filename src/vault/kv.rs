@@ -284,7 +284,13 @@ impl SecretPath {
                 "what is mounted there does not serve this; correct the path or the version of the store"
             }
             (500.., _) => return error.to_string(),
-            (412 | 472..=474, _) => "that node does not serve it at this moment; it is asked again",
+            (412, _) => {
+                "its node is behind the rest of the cluster; it is asked again. If it stays so, set forwardInconsistent in \
+                 the store, or see to the replication"
+            }
+            (472..=474, _) | (_, Some("unavailable for a brief period")) => {
+                "it is not served at this moment; it is asked again"
+            }
             _ => "check the key, and the path and the version of the store",
         };
         let (operation, path) = (question.operation(), self.policy_path(question));
@@ -413,7 +419,7 @@ fn is_deleted(version: &BTreeMap<String, Json>) -> bool {
 
 fn object(data: Json) -> Result<BTreeMap<String, Json>, VaultError> {
     data.into_object().ok_or(VaultError::BadAnswer(
-        "the answer's field 'data' is not a JSON object",
+        "the answer's field 'data' is not a JSON object; check what stands in front of Vault",
     ))
 }
 

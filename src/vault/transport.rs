@@ -357,7 +357,7 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, VaultError> {
     {
         if body.len() + chunk.len() > BODY_LIMIT {
             return Err(VaultError::BadAnswer(
-                "Vault's answer is larger than 8 MiB and was not read",
+                "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
             ));
         }
         body.extend_from_slice(&chunk);

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::stage::{CANARY, Case, Fault};
 
 const HEALTH: &str = "/v1/sys/health";
+const MOUNTS: &str = "/v1/sys/internal/ui/mounts/secret";
 const READ: &str = "/v1/secret/data/";
 
 fn head(status: u16, lines: &str) -> String {
@@ -18,6 +19,14 @@ pub fn cases() -> Vec<Case> {
     let not_found = |name, body: &str, message| {
         let body = body.replace("canary", CANARY);
         Case::read(name, wire(Answer::http(READ, 404, "", body)), message)
+    };
+    let unconfirmed = |name, status, message: &str| {
+        let answers = vec![
+            Answer::http(READ, 404, "", r#"{"errors":[]}"#),
+            Answer::http(MOUNTS, status, "", json!({"x": CANARY}).to_string()),
+        ];
+        let message = format!("{{store}} could not read key {{key}}: {message}");
+        Case::read(name, Fault::Wire(Mode::Answers(answers)), &message)
     };
     let raw =
         |name, bytes: String, end, message| Case::read(name, wire(Answer::raw(READ, bytes, end)), message);
@@ -73,12 +82,12 @@ pub fn cases() -> Vec<Case> {
         ok(
             "data-null",
             b"{\"data\":null}",
-            "{store} could not read key {key}: the answer's field 'data' is not a JSON object",
+            "{store} could not read key {key}: the answer's field 'data' is not a JSON object; check what stands in front of Vault",
         ),
         ok(
             "data-array",
             format!("{{\"data\":[\"{CANARY}\"]}}").as_bytes(),
-            "{store} could not read key {key}: the answer's field 'data' is not a JSON object",
+            "{store} could not read key {key}: the answer's field 'data' is not a JSON object; check what stands in front of Vault",
         ),
         ok(
             "data-data-null",
@@ -98,12 +107,12 @@ pub fn cases() -> Vec<Case> {
         ok(
             "wrapped",
             format!("{{\"data\":null,\"wrap_info\":{{\"token\":\"{CANARY}\"}}}}").as_bytes(),
-            "{store} could not read key {key}: the answer's field 'data' is not a JSON object",
+            "{store} could not read key {key}: the answer's field 'data' is not a JSON object; check what stands in front of Vault",
         ),
         ok(
             "ten-mebibytes",
             big.as_bytes(),
-            "{store} could not read key {key}: Vault's answer is larger than 8 MiB and was not read",
+            "{store} could not read key {key}: Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
         ),
         ok(
             "deep",
@@ -228,6 +237,26 @@ pub fn cases() -> Vec<Case> {
             head(200, "Content-Type: application/json") + half,
             End::Close,
             "{store} could not read key {key}: no answer from Vault: the connection broke before a whole answer came; check what stands between the operator and Vault",
+        ),
+        unconfirmed(
+            "404-and-mount-403",
+            403,
+            "Vault did not find it, but whether mount 'secret' is a KV v2 engine, as the store says, could not be confirmed: Vault answered 403 to 'sys/internal/ui/mounts/secret'; nothing is taken for missing until it is",
+        ),
+        unconfirmed(
+            "404-and-mount-404",
+            404,
+            "Vault did not find it, but whether mount 'secret' is a KV v2 engine, as the store says, could not be confirmed: Vault answered 404 to 'sys/internal/ui/mounts/secret'; nothing is taken for missing until it is",
+        ),
+        unconfirmed(
+            "404-and-mount-500",
+            500,
+            "Vault answered 500; see the log of Vault and of what stands in front of it",
+        ),
+        unconfirmed(
+            "404-and-mount-odd",
+            200,
+            "Vault did not find it, but whether mount 'secret' is a KV v2 engine, as the store says, could not be confirmed: an answer of unknown form came to 'sys/internal/ui/mounts/secret'; nothing is taken for missing until it is",
         ),
         Case::outage(
             "health-404",

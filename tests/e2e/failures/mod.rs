@@ -40,7 +40,7 @@ fn forty_and_more_failures_each_say_what_is_wrong_and_harm_no_secret() {
         cases.extend(refusals::at_login());
         cases.extend(refusals::at_read());
         cases.extend(lies::cases());
-        assert!(cases.len() >= 60, "only {} cases", cases.len());
+        assert!(cases.len() >= 100, "only {} cases", cases.len());
         run(scene, cases).await
     });
 }

@@ -133,12 +133,12 @@ pub fn at_login() -> Vec<Case> {
         page(
             "login-403-page",
             403,
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: something in front of Vault answered 403 with a web page; see its log",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: something in front of Vault answered 403 with a web page; see its log",
         ),
         page(
             "login-404-page",
             404,
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') as ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
         ),
         with(
             "login-empty",
@@ -153,12 +153,12 @@ pub fn at_login() -> Vec<Case> {
         with(
             "login-no-token",
             json!({"data": {"x": CANARY}, "auth": null}).to_string(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token",
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token; if login MFA is enforced at that mount, exempt it: nobody can answer for the operator",
         ),
         with(
             "login-empty-token",
-            json!({"auth": {"client_token": ""}}).to_string(),
-            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the token is empty",
+            json!({"auth": {"client_token": "", "mfa_requirement": {"mfa_request_id": CANARY}}}).to_string(),
+            "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token; if login MFA is enforced at that mount, exempt it: nobody can answer for the operator",
         ),
         with(
             "login-token-with-newline",
@@ -212,6 +212,11 @@ pub fn at_read() -> Vec<Case> {
             "{store} could not read key {key}: Vault answered 404 with a warning about the path; does the store's version (v1 or v2) fit the engine?",
         ),
         provider(
+            "v2-store-of-v1-mount",
+            json!({"path": "kv1"}),
+            "{store} could not read key {key}: mount 'kv1' is a KV v1 engine, and the store says version v2; set version: v1 in the store",
+        ),
+        provider(
             "no-kv-mount",
             json!({"auth": read_all, "path": "sys", "version": "v1"}),
             "{store} could not read key {key}: Vault answered 404 (unsupported path) to the read of 'sys/{key}': what is mounted there does not serve this; correct the path or the version of the store",
@@ -232,6 +237,17 @@ pub fn at_read() -> Vec<Case> {
             "",
             "{store} could not read key {key}: Vault answered 400 to the read of 'secret/data/{key}': check the key, and the path and the version of the store",
         ),
+        Case::read(
+            "kv-upgrading",
+            Fault::Wire(Mode::Answers(vec![Answer::http(
+                READ,
+                400,
+                "",
+                json!({"errors": ["This backend will be unavailable for a brief period", CANARY]})
+                    .to_string(),
+            )])),
+            "{store} could not read key {key}: Vault answered 400 (unavailable for a brief period) to the read of 'secret/data/{key}': it is not served at this moment; it is asked again",
+        ),
         answered(
             "read-403",
             403,
@@ -248,19 +264,19 @@ pub fn at_read() -> Vec<Case> {
             "read-412",
             412,
             "",
-            "{store} could not read key {key}: Vault answered 412 to the read of 'secret/data/{key}': that node does not serve it at this moment; it is asked again",
+            "{store} could not read key {key}: Vault answered 412 to the read of 'secret/data/{key}': its node is behind the rest of the cluster; it is asked again. If it stays so, set forwardInconsistent in the store, or see to the replication",
         ),
         answered(
             "read-472",
             472,
             "",
-            "{store} could not read key {key}: Vault answered 472 to the read of 'secret/data/{key}': that node does not serve it at this moment; it is asked again",
+            "{store} could not read key {key}: Vault answered 472 to the read of 'secret/data/{key}': it is not served at this moment; it is asked again",
         ),
         answered(
             "read-473",
             473,
             "",
-            "{store} could not read key {key}: Vault answered 473 to the read of 'secret/data/{key}': that node does not serve it at this moment; it is asked again",
+            "{store} could not read key {key}: Vault answered 473 to the read of 'secret/data/{key}': it is not served at this moment; it is asked again",
         ),
         answered(
             "read-500",
