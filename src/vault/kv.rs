@@ -427,6 +427,11 @@ fn object(data: Json) -> Result<BTreeMap<String, Json>, VaultError> {
 fn metadata(data: Json) -> Result<KvAnswer, VaultError> {
     const SHOWN: [&str; 3] = ["created_time", "current_version", "delete_version_after"];
     let mut data = object(data)?;
+    if !data.contains_key("current_version") {
+        return Err(VaultError::BadAnswer(
+            "the answer to the read of metadata has no field 'data.current_version'; is the engine KV v2?",
+        ));
+    }
     let custom = data.remove("custom_metadata").and_then(Json::into_object);
     data.retain(|key, value| SHOWN.contains(&key.as_str()) && *value != Json::Null);
     data.extend(custom.into_iter().flatten());

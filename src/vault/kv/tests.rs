@@ -233,6 +233,18 @@ fn what_only_looks_like_a_not_found_deletes_nothing() {
 }
 
 #[test]
+fn what_only_looks_like_metadata_empties_nothing() {
+    for body in [
+        "{}",
+        r#"{"data":null}"#,
+        r#"{"data":{}}"#,
+        r#"{"data":{"custom_metadata":{"a":"b"}}}"#,
+    ] {
+        assert!(asked(Question::Metadata, 200, body).is_err(), "{body}");
+    }
+}
+
+#[test]
 fn a_page_for_people_casts_suspicion_and_a_body_that_ends_early_is_a_broken_connection() {
     for (status, body) in [
         (200, ""),
