@@ -241,7 +241,9 @@ impl Reader<'_> {
                 url: self.settings.url.clone(),
                 down,
             },
-            ReadError::Login(message) => Failure::store_not_ready(store.key(), "VaultDenied", &message),
+            ReadError::Login(refusal) => {
+                Failure::store_not_ready(store.key(), refusal.reason(), &refusal.message)
+            }
             ReadError::Denied(message) => match &self.asked.read.what {
                 What::Find(_) => self.asked.failed(&message),
                 What::Value | What::Metadata => {

@@ -28,8 +28,8 @@ const RENEW_AGAIN: Duration = Duration::from_secs(5);
 pub enum LoginError {
     /// The server is out of service: wait for it.
     Outage(Down),
-    /// The identity cannot log in. The text says what Vault answered to which role.
-    Refused(String),
+    /// The identity cannot log in.
+    Refused(Refusal),
     /// The server limits the rate of requests.
     RateLimited,
 }
@@ -41,19 +41,40 @@ pub struct LoginChanged {
     pub session: u64,
 }
 
-/// Why a login failed, and whether Vault counts it against the account.
-struct Failed {
-    error: LoginError,
-    locks_out: bool,
+/// A login that brought no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What Vault answered to which role, or what is missing in the cluster.
+    pub message: String,
+    /// Whose fault it is.
+    pub fault: Fault,
 }
 
-impl From<LoginError> for Failed {
-    fn from(error: LoginError) -> Self {
-        Self {
-            error,
-            locks_out: false,
+/// Whose fault it is that a login brought no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// That of the role or of the proof.
+    Identity,
+    /// The same, and Vault counts it: a few more, and it locks the account out.
+    Counted,
+    /// That of the server, though its health is good, or of what stands in front of it.
+    Server,
+}
+
+impl Refusal {
+    /// One word for a condition's reason.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.fault {
+            Fault::Identity | Fault::Counted => "VaultDenied",
+            Fault::Server => "VaultFailing",
         }
     }
+}
+
+fn refused(message: String) -> LoginError {
+    let fault = Fault::Identity;
+    LoginError::Refused(Refusal { message, fault })
 }
 
 /// The token of one identity at one server.
@@ -146,13 +167,12 @@ impl Login {
         if let Some(refused) = &state.refused
             && refused.retry > Instant::now()
         {
-            return Err(LoginError::Refused(refused.message.clone()));
+            return Err(LoginError::Refused(refused.refusal.clone()));
         }
-        self.attempt().await.map_err(|failed| {
-            if let LoginError::Refused(message) = &failed.error {
-                state.refuse(message, failed.locks_out);
+        self.attempt().await.inspect_err(|error| {
+            if let LoginError::Refused(refusal) = error {
+                state.refuse(refusal);
             }
-            failed.error
         })
     }
 
@@ -199,38 +219,45 @@ impl Login {
         let _ = self.changes.send(LoginChanged { session: self.id });
     }
 
-    async fn attempt(&self) -> Result<Lease, Failed> {
+    async fn attempt(&self) -> Result<Lease, LoginError> {
         let method = self.settings.auth.method();
         let proof = method
             .proof(self.credentials.as_ref(), &self.identity)
             .await
-            .map_err(LoginError::Refused)?;
+            .map_err(refused)?;
         match proof {
             Proof::Token(secret) => {
                 let token = Token::new(&secret)
-                    .map_err(|error| LoginError::Refused(format!("{error}; see {}", method.whom())))?;
-                Ok(self.look_up(token).await?)
+                    .map_err(|error| refused(format!("{error}; see {}", method.whom())))?;
+                self.look_up(token).await
             }
             Proof::Login { call, whose } => self.log_in(call, &whose).await,
         }
     }
 
-    async fn log_in(&self, call: Call, whose: &str) -> Result<Lease, Failed> {
+    async fn log_in(&self, call: Call, whose: &str) -> Result<Lease, LoginError> {
         let log_in = |transport: Arc<Transport>| {
             let (namespace, call) = (self.settings.auth_namespace.clone(), call.clone());
             async move { auth::log_in(&transport, namespace, call).await }
         };
         let answer = self.connection.call("login", log_in).await;
         answer.map_err(|error| match error {
-            CallError::Outage(down) => LoginError::Outage(down).into(),
-            CallError::Vault(VaultError::RateLimited { .. }) => LoginError::RateLimited.into(),
+            CallError::Outage(down) => LoginError::Outage(down),
+            CallError::Vault(VaultError::RateLimited { .. }) => LoginError::RateLimited,
             CallError::Vault(error) => {
                 let auth = &self.settings.auth;
                 let message = auth.refusal(self.connection.url(), &error, whose);
-                Failed {
-                    error: LoginError::Refused(message),
-                    locks_out: auth.method().locks_out(&error),
-                }
+                let fault = match error {
+                    _ if auth.method().locks_out(&error) => Fault::Counted,
+                    VaultError::Status { status: 500.., .. }
+                    | VaultError::Unreachable(_)
+                    | VaultError::Outage(_)
+                    | VaultError::Redirected
+                    | VaultError::NotVault
+                    | VaultError::InFront { .. } => Fault::Server,
+                    _ => Fault::Identity,
+                };
+                LoginError::Refused(Refusal { message, fault })
             }
         })
     }
@@ -242,7 +269,7 @@ impl Login {
             Ok(lease) => Ok(lease),
             Err(CallError::Outage(down)) => Err(LoginError::Outage(down)),
             Err(CallError::Vault(VaultError::RateLimited { .. })) => Err(LoginError::RateLimited),
-            Err(CallError::Vault(error)) if error.is_dead_token() => Err(LoginError::Refused(format!(
+            Err(CallError::Vault(error)) if error.is_dead_token() => Err(refused(format!(
                 "Vault {} does not know {}: it has expired, was revoked, or is of another Vault or namespace; {}",
                 self.connection.url(),
                 self.whom(),
@@ -278,14 +305,14 @@ impl Login {
             match self.obtain(&mut state).await {
                 Ok(lease) if self.settings.auth.is_given() && state.holds(&lease.token) => return Ok(None),
                 Ok(lease) => old = self.replace(&mut state, lease),
-                Err(LoginError::Refused(message)) => {
+                Err(LoginError::Refused(refusal)) => {
                     // A secret ID may be used up while the token that it gave lives: that is kept.
                     if !answer.is_dead_token() && self.is_living(&state).await {
-                        tracing::warn!(message, "no new login after a 403; the token is kept");
+                        tracing::warn!(refusal.message, "no new login after a 403; the token is kept");
                         return Ok(None);
                     }
                     self.deny(&mut state);
-                    return Err(LoginError::Refused(message));
+                    return Err(LoginError::Refused(refusal));
                 }
                 Err(other) => return Err(other),
             }
@@ -378,13 +405,13 @@ impl Login {
                 }
                 Ok(())
             }
-            Err(LoginError::Refused(message)) => {
+            Err(LoginError::Refused(refusal)) => {
                 let State { held, refused, .. } = &mut *state;
                 if let (Some(held), Some(refused)) = (held, refused) {
                     held.renew_at = Some(refused.retry);
                 }
                 tracing::warn!(
-                    message,
+                    refusal.message,
                     "no new login while the token still lives; it is used to its end"
                 );
                 Ok(())

@@ -307,9 +307,9 @@ impl Stores {
         match session.login().ensure().await {
             Ok(()) => Verdict::Ready,
             Err(LoginError::Outage(down)) => Verdict::Outage { url, down },
-            Err(LoginError::Refused(message)) => Verdict::NotReady {
-                reason: "VaultDenied",
-                message,
+            Err(LoginError::Refused(refusal)) => Verdict::NotReady {
+                reason: refusal.reason(),
+                message: refusal.message,
             },
             Err(LoginError::RateLimited) => Verdict::NotReady {
                 reason: "VaultRateLimited",

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{CallError, Connection, Down};
-use super::login::{Login, LoginError};
+use super::login::{Login, LoginError, Refusal};
 use super::retries::Retries;
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath, Told};
@@ -27,8 +27,8 @@ const MOUNT_KNOWN: Duration = Duration::from_secs(60);
 pub enum ReadError {
     /// The server is out of service: wait for it.
     Outage(Down),
-    /// The identity cannot log in: wait for the store. The text says what Vault answered to which role.
-    Login(String),
+    /// The identity cannot log in: wait for the store.
+    Login(Refusal),
     /// Vault does not let this identity read this path.
     Denied(String),
     /// Anything else that Vault said to this read.
@@ -249,7 +249,7 @@ impl From<LoginError> for ReadError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Outage(down) => Self::Outage(down),
-            LoginError::Refused(message) => Self::Login(message),
+            LoginError::Refused(refusal) => Self::Login(refusal),
             LoginError::RateLimited => Self::Vault(VaultError::RateLimited {
                 retry_after: None,
                 phrase: None,

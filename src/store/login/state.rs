@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::{Fault, Refusal};
 use crate::vault::auth::Lease;
 use crate::vault::transport::Token;
 
 /// A refused login is tried again after this long, doubling up to [`REFUSED_MAX`].
 const REFUSED_FIRST: Duration = Duration::from_secs(30);
 const REFUSED_MAX: Duration = Duration::from_secs(300);
+/// A login that failed by no fault of the identity is tried again after this long, doubling up to [`FAILING_MAX`].
+const FAILING_FIRST: Duration = Duration::from_secs(5);
+const FAILING_MAX: Duration = Duration::from_secs(60);
 /// After a few wrong passwords. Vault locks an account out at the fifth, and forgets them all 15 minutes after the
 /// last one.
 const REFUSED_LOCKING: Duration = Duration::from_secs(16 * 60);
@@ -39,7 +43,7 @@ pub(super) struct Held {
 
 /// A refused login. Until it is tried again everybody gets the same answer.
 pub(super) struct Refused {
-    pub(super) message: String,
+    pub(super) refusal: Refusal,
     pub(super) retry: Instant,
     pub(super) pause: Duration,
 }
@@ -63,14 +67,18 @@ impl Held {
 
 impl State {
     /// Remembers a refused login.
-    pub(super) fn refuse(&mut self, message: &str, locks_out: bool) {
+    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        let (first, max) = match refusal.fault {
+            Fault::Identity | Fault::Counted => (REFUSED_FIRST, REFUSED_MAX),
+            Fault::Server => (FAILING_FIRST, FAILING_MAX),
+        };
         let pause = match &self.refused {
-            None => REFUSED_FIRST,
-            Some(last) if locks_out && last.pause > REFUSED_FIRST => REFUSED_LOCKING,
-            Some(last) => (last.pause * 2).min(REFUSED_MAX),
+            Some(last) if refusal.fault == Fault::Counted && last.pause > first => REFUSED_LOCKING,
+            Some(last) => (last.pause * 2).clamp(first, max),
+            None => first,
         };
         self.refused = Some(Refused {
-            message: message.to_owned(),
+            refusal: refusal.clone(),
             retry: Instant::now() + pause.mul_f64(rand::random_range(1.0..1.1)),
             pause,
         });

@@ -248,7 +248,7 @@ async fn a_password_that_ends_with_a_newline_is_told_when_vault_refuses_it() {
     let refuse = |_: &Seen| (400, json!({"errors": ["invalid username or password"]}));
     let (url, _) = server(refuse).await;
     let login = login(&url, &user_pass(), &[("apps/s/p", "hunter2\n")]);
-    let Err(LoginError::Refused(message)) = login.ensure().await else {
+    let Err(LoginError::Refused(Refusal { message, .. })) = login.ensure().await else {
         unreachable!("it was not refused")
     };
     assert_eq!(
@@ -270,7 +270,7 @@ async fn a_secret_id_that_vault_echoes_reaches_no_message() {
     let (url, _) = server(echo).await;
     let auth = json!({"appRole": {"path": "approle", "roleId": "r", "secretRef": {"name": "s", "key": "p"}}});
     let login = login(&url, &auth, &[("apps/s/p", "hunter2")]);
-    let Err(LoginError::Refused(message)) = login.ensure().await else {
+    let Err(LoginError::Refused(Refusal { message, .. })) = login.ensure().await else {
         unreachable!("it was not refused")
     };
     assert!(message.contains("(invalid secret_id)"), "{message}");
@@ -279,17 +279,20 @@ async fn a_secret_id_that_vault_echoes_reaches_no_message() {
 
 #[test]
 fn the_third_wrong_password_waits_until_vault_has_forgotten_the_others() {
-    let pauses = |locks_out: bool| {
-        let mut state = State::default();
+    let pauses = |fault| {
+        let message = "no".into();
+        let (mut state, refusal) = (State::default(), Refusal { message, fault });
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            state.refuse("no", locks_out);
+            state.refuse(&refusal);
             pauses.push(state.refused.as_ref().unwrap().pause.as_secs());
         }
         pauses
     };
-    assert_eq!(pauses(true), [30, 60, 960, 960, 960, 960]);
-    assert_eq!(pauses(false), [30, 60, 120, 240, 300, 300]);
+    assert_eq!(pauses(Fault::Counted), [30, 60, 960, 960, 960, 960]);
+    assert_eq!(pauses(Fault::Identity), [30, 60, 120, 240, 300, 300]);
+    // What is not the identity's fault is over soon.
+    assert_eq!(pauses(Fault::Server), [5, 10, 20, 40, 60, 60]);
 }
 
 #[tokio::test]

@@ -23,7 +23,11 @@ pub fn at_login() -> Vec<Case> {
         Case::store(
             name,
             Fault::Login(answers(LOGIN, status, headers)),
-            "VaultDenied",
+            if matches!(status, 307 | 500..) {
+                "VaultFailing"
+            } else {
+                "VaultDenied"
+            },
             message,
         )
     };
@@ -32,18 +36,13 @@ pub fn at_login() -> Vec<Case> {
         Case::store(
             name,
             Fault::Login(Mode::Answers(vec![answer])),
-            "VaultDenied",
+            "VaultFailing",
             message,
         )
     };
-    let with = |name, body: String, message| {
+    let with = |name, reason, body: String, message| {
         let answer = Answer::http(LOGIN, 200, "", body);
-        Case::store(
-            name,
-            Fault::Login(Mode::Answers(vec![answer])),
-            "VaultDenied",
-            message,
-        )
+        Case::store(name, Fault::Login(Mode::Answers(vec![answer])), reason, message)
     };
     vec![
         Case::store(
@@ -142,33 +141,38 @@ pub fn at_login() -> Vec<Case> {
         ),
         with(
             "login-empty",
+            "VaultFailing",
             String::new(),
             "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
         ),
         with(
             "login-html",
+            "VaultFailing",
             format!("<html>{CANARY}</html>"),
             "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the answer is not one of Vault's; check spec.provider.vault.server, and what stands in front of Vault",
         ),
         with(
             "login-no-token",
+            "VaultDenied",
             json!({"data": {"x": CANARY}, "auth": null}).to_string(),
             "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token; if login MFA is enforced at that mount, exempt it: nobody can answer for the operator",
         ),
         with(
             "login-empty-token",
+            "VaultDenied",
             json!({"auth": {"client_token": "", "mfa_requirement": {"mfa_request_id": CANARY}}}).to_string(),
             "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: Vault's answer to the login holds no token; if login MFA is enforced at that mount, exempt it: nobody can answer for the operator",
         ),
         with(
             "login-token-with-newline",
+            "VaultDenied",
             json!({"auth": {"client_token": format!("hvs.\n{CANARY}"), "lease_duration": 60}}).to_string(),
             "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: the token has characters that no header may hold",
         ),
         Case::store(
             "login-broken",
             Fault::Login(Mode::Answers(vec![Answer::raw(LOGIN, "", End::Close)])),
-            "VaultDenied",
+            "VaultFailing",
             "login to Vault {url} with role 'eso-reader' (mount 'kubernetes') and ServiceAccount security/eso-vault-auth failed: no answer from Vault: the connection broke before a whole answer came; check what stands between the operator and Vault",
         ),
     ]
