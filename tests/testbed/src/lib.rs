@@ -10,6 +10,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod vault;
+pub mod vault_cluster;
 pub mod wait;
 
 pub use cluster::Cluster;
@@ -17,6 +18,7 @@ pub use operator::{Operator, OperatorOptions};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};
 pub use vault::Vault;
+pub use vault_cluster::VaultCluster;
 pub use wait::wait_for;
 
 use std::net::{Ipv4Addr, TcpListener};
