@@ -10,7 +10,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::context::{Context, reference};
+use super::context::{Context, instant_of, reference};
 use super::queue::{Priority, Work};
 use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
@@ -117,6 +117,10 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     let Some(known) = ctx.known_stores().get(key).cloned() else {
         return;
     };
+    if let Some(end) = quiet_until(&known, &verdict) {
+        ctx.store_queue.push_at(key, instant_of(end));
+        return;
+    }
     let ready = condition(&verdict);
     let namespace = key.namespace.as_deref().unwrap_or_default();
     ctx.metrics
@@ -144,6 +148,14 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     };
     ctx.store_queue
         .push_at(key, Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)));
+}
+
+/// Until when an election is no news for a store that was ready.
+fn quiet_until(known: &KnownStore, verdict: &Verdict) -> Option<Timestamp> {
+    match verdict {
+        Verdict::Outage { down, .. } if status::is_ready(&known.status.conditions) => down.quiet_until(),
+        _ => None,
+    }
 }
 
 fn condition(verdict: &Verdict) -> Ready {

@@ -3,6 +3,7 @@
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
+pub mod pace;
 pub mod session;
 pub mod settings;
 
@@ -266,6 +267,8 @@ impl Stores {
                 reason: "VaultDenied",
                 message,
             },
+            // No fault of the store, which goes on with what it has.
+            Err(ReadError::Vault(VaultError::RateLimited { .. })) if store.was_ready() => Verdict::Ready,
             Err(ReadError::Vault(error @ VaultError::RateLimited { .. })) => Verdict::NotReady {
                 reason: "VaultRateLimited",
                 message: format!("{error}; it is asked again as it says"),
@@ -452,6 +455,10 @@ impl Store {
             .connection
             .as_ref()
             .is_some_and(|connection| connection.health() == Health::Up)
+    }
+
+    fn was_ready(&self) -> bool {
+        self.live().verdict == Some(Verdict::Ready)
     }
 
     /// The KV engine it reads from.

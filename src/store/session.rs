@@ -21,8 +21,6 @@ const DENIED_MAX: Duration = Duration::from_secs(300);
 /// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
 /// after the other, and they shall share a request. Nobody waits for it who is alone.
 const SPACING: Duration = Duration::from_millis(500);
-/// Tries of a read that meets a rate limit, each after the connection's pause.
-const RATE_LIMIT_TRIES: usize = 20;
 /// Between logins that a 403 asked for: one path without a policy must not become a stream of logins.
 const RELOGIN_FIRST: Duration = Duration::from_secs(2);
 const RELOGIN_MAX: Duration = Duration::from_secs(60);
@@ -276,7 +274,10 @@ impl Session {
                     });
                     return Ok(());
                 }
-                Err(CallError::Outage(down)) => return Err(ReadError::Outage(down)),
+                // The token still lives; the next try comes soon.
+                Err(error @ (CallError::Outage(_) | CallError::Vault(VaultError::RateLimited { .. }))) => {
+                    return Err(error.into());
+                }
                 // Capped by its maximum, or refused: log in anew while the old one still lives.
                 _ => {}
             }
@@ -346,21 +347,12 @@ impl Session {
         };
         loop {
             // The permit comes first: while it is awaited, more readers may join.
-            let mut permit = self.connection.permit().await;
+            let permit = self.connection.permit().await;
             let Some(waiting) = guard.take() else {
                 return;
             };
             let sent = Instant::now();
-            let mut answer = self.request(&key).await;
-            for _ in 0..RATE_LIMIT_TRIES {
-                if !matches!(answer, Err(ReadError::Vault(VaultError::RateLimited { .. }))) {
-                    break;
-                }
-                // The whole connection slows down; the permit comes back when the limit is over.
-                drop(permit);
-                permit = self.connection.permit().await;
-                answer = self.request(&key).await;
-            }
+            let answer = self.request(&key).await;
             drop(permit);
             for sender in waiting {
                 let _ = sender.send(answer.clone());

@@ -57,7 +57,9 @@ impl Outage {
         match self {
             Self::Sealed => "is sealed; unseal it".into(),
             Self::Uninitialized => "is not initialised; run 'vault operator init'".into(),
-            Self::NoActiveNode => "has no active node; its cluster is electing a leader or has lost its quorum".into(),
+            Self::NoActiveNode => "has no active node that answers; its cluster is electing a leader, has lost its quorum, \
+                                   or its nodes do not reach each other's cluster_addr"
+                .into(),
             Self::Unreachable(Unreachable::Dns) => {
                 "is unreachable: its host name was not found; check spec.provider.vault.server".into()
             }
@@ -93,6 +95,7 @@ const KNOWN_PHRASES: &[&str] = &[
     "permission denied",
     "Vault is sealed",
     "local node not active but active cluster node not found",
+    "no active Vault instance found",
     "no handler for route",
     "unsupported path",
     "unsupported operation",
@@ -170,9 +173,13 @@ impl VaultError {
         let phrase = known_phrase(body);
         match (status, phrase) {
             (_, Some("Vault is sealed")) if status >= 500 => Self::Outage(Outage::Sealed),
-            (_, Some("local node not active but active cluster node not found")) if status >= 500 => {
-                Self::Outage(Outage::NoActiveNode)
-            }
+            (
+                _,
+                Some(
+                    "local node not active but active cluster node not found"
+                    | "no active Vault instance found",
+                ),
+            ) if status >= 500 => Self::Outage(Outage::NoActiveNode),
             (429, _) => Self::RateLimited { retry_after, phrase },
             (403, _) => Self::Denied { phrase },
             (301 | 302 | 307 | 308, _) => Self::Redirected,

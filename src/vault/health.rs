@@ -33,20 +33,34 @@ struct Leader {
     leader_address: String,
 }
 
+/// How a node that is well serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// By itself.
+    Itself,
+    /// It stands by, and forwards to the active node at this address. With raft it goes on naming the last one
+    /// while another is elected: what it says is no proof that anybody serves.
+    Through(String),
+}
+
 /// One health check.
 ///
 /// # Errors
 /// What keeps the server from serving.
-pub async fn probe(transport: &Transport) -> Result<(), Outage> {
-    match health_status(transport).await? {
+pub async fn probe(transport: &Transport) -> Result<Serving, Outage> {
+    let reply = health(transport).await?;
+    match reply.status {
         // 473: a performance standby answers reads by itself.
-        200 | 473 => Ok(()),
+        200 | 473 => Ok(Serving::Itself),
         // A standby forwards to the active node, if there is one. (429 here never means a quota.)
-        429 => active_node_exists(transport).await,
+        429 => active_node(transport).await,
         474 => Err(Outage::NoActiveNode),
         501 => Err(Outage::Uninitialized),
         503 => Err(Outage::Sealed),
-        status => Err(Outage::Failing(status)),
+        status => Err(match VaultError::of_status(status, None, &reply.body) {
+            VaultError::Outage(outage) => outage,
+            _ => Outage::Failing(status),
+        }),
     }
 }
 
@@ -57,11 +71,11 @@ fn outage_of(error: &VaultError) -> Outage {
     }
 }
 
-async fn health_status(transport: &Transport) -> Result<u16, Outage> {
+async fn health(transport: &Transport) -> Result<Reply, Outage> {
     let request = ReadHealthRequest::builder()
         .build()
         .map_err(|_| Outage::Failing(0))?;
-    Ok(ask(transport, &request).await?.status)
+    ask(transport, &request).await
 }
 
 /// Health is the server's, not the namespace's: in a namespace the calls would not exist.
@@ -70,10 +84,11 @@ async fn ask<E: Endpoint>(transport: &Transport, request: &E) -> Result<Reply, O
     transport.send(call).await.map_err(|e| outage_of(&e))
 }
 
-async fn active_node_exists(transport: &Transport) -> Result<(), Outage> {
+async fn active_node(transport: &Transport) -> Result<Serving, Outage> {
     let reply = ask(transport, &ReadLeader).await?;
     match serde_json::from_slice::<Leader>(&reply.body) {
         Ok(leader) if leader.ha_enabled && leader.leader_address.is_empty() => Err(Outage::NoActiveNode),
-        _ => Ok(()),
+        Ok(leader) if leader.ha_enabled => Ok(Serving::Through(leader.leader_address)),
+        _ => Ok(Serving::Itself),
     }
 }

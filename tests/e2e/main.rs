@@ -4,13 +4,16 @@
 
 mod api;
 mod availability;
+mod cluster;
 mod examples;
 mod fetch;
+mod flaps;
 mod install;
 mod main_job;
 mod manifest;
 mod outage;
 mod policies;
+mod requests;
 mod scene;
 mod security;
 mod templates;

@@ -1,6 +1,6 @@
 //! The stage: one cluster for all tests of this program, and a scene per test.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -43,7 +43,7 @@ pub async fn cluster() -> Result<&'static Cluster> {
 /// One test's own namespace, Vault, store and operator.
 pub struct Scene {
     pub cluster: &'static Cluster,
-    pub vault: Vault,
+    pub vault: Arc<Vault>,
     pub namespace: String,
     /// Name of its ClusterSecretStore and class of its operator.
     pub class: String,
@@ -62,7 +62,7 @@ impl Scene {
     /// With a Vault only.
     pub async fn without_operator(name: &str) -> Result<Self> {
         let cluster = cluster().await?;
-        let vault = Vault::start(cluster).await?;
+        let vault = Arc::new(Vault::start(cluster).await?);
         let namespace = cluster.namespace(name).await?;
         Ok(Self {
             cluster,

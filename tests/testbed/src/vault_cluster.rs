@@ -2,6 +2,7 @@
 //! cluster's.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -15,27 +16,27 @@ const ELECTED: Duration = Duration::from_secs(60);
 
 /// A raft cluster of three nodes. The first is configured as [`Vault::start`] says.
 pub struct VaultCluster {
-    nodes: Vec<Vault>,
+    nodes: Vec<Arc<Vault>>,
 }
 
 impl VaultCluster {
-    /// Starts one; the first node leads.
+    /// Starts two further nodes beside a Vault.
     ///
     /// # Errors
     /// If a node cannot be started, or does not join.
-    pub async fn start(cluster: &Cluster) -> Result<Self> {
-        let first = Vault::start(cluster).await?;
+    pub async fn around(cluster: &Cluster, first: Arc<Vault>) -> Result<Self> {
         let second = Vault::start_beside(cluster, &first).await?;
         let third = Vault::start_beside(cluster, &first).await?;
-        let nodes = vec![first, second, third];
-        let all = Self { nodes };
+        let all = Self {
+            nodes: vec![first, Arc::new(second), Arc::new(third)],
+        };
         all.wait_voters().await?;
         Ok(all)
     }
 
     /// The nodes.
     #[must_use]
-    pub fn nodes(&self) -> &[Vault] {
+    pub fn nodes(&self) -> &[Arc<Vault>] {
         &self.nodes
     }
 
@@ -44,33 +45,29 @@ impl VaultCluster {
     /// # Errors
     /// If an address cannot be read.
     pub fn sockets(&self) -> Result<Vec<SocketAddr>> {
-        self.nodes.iter().map(Vault::socket).collect()
+        self.nodes.iter().map(|node| node.socket()).collect()
     }
 
     /// The active node.
     ///
     /// # Errors
     /// If there is none in time.
-    pub async fn leader(&self) -> Result<&Vault> {
-        wait_for("an active node", ELECTED, || async {
-            for node in &self.nodes {
-                if node.health().await.is_ok_and(|status| status == 200) {
-                    return Ok(Some(node));
-                }
-            }
-            Ok(None)
-        })
-        .await
+    pub async fn leader(&self) -> Result<&Arc<Vault>> {
+        self.node_with(200).await
     }
 
     /// A node that stands by.
     ///
     /// # Errors
     /// If there is none in time.
-    pub async fn standby(&self) -> Result<&Vault> {
-        wait_for("a standby", ELECTED, || async {
+    pub async fn standby(&self) -> Result<&Arc<Vault>> {
+        self.node_with(429).await
+    }
+
+    async fn node_with(&self, health: u16) -> Result<&Arc<Vault>> {
+        wait_for(&format!("a node with health {health}"), ELECTED, || async {
             for node in &self.nodes {
-                if node.health().await.is_ok_and(|status| status == 429) {
+                if node.health().await.is_ok_and(|status| status == health) {
                     return Ok(Some(node));
                 }
             }
