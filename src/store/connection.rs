@@ -29,7 +29,7 @@ const RETRIES: u32 = 3;
 /// A call that meets a node that does not serve is retried for this long; shorter elections are not noticed.
 const RIDE_OUT: Duration = Duration::from_secs(2);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LAST: Duration = Duration::from_millis(400);
+const RETRY_LAST: Duration = Duration::from_millis(150);
 /// An outage by an election is told after this long: with Vault's defaults one takes up to some ten seconds.
 const ELECTION: Duration = Duration::from_secs(15);
 /// Standbys that named an active node which did not answer are believed again after this long: by then Vault
@@ -102,6 +102,49 @@ enum Seen {
     Election,
 }
 
+/// The tries of one call.
+struct Trial {
+    begun: Instant,
+    retries: u32,
+    /// When a node was seen that serves by itself.
+    active: Option<Instant>,
+    /// Whether a standby said that it finds no active node.
+    electing: bool,
+}
+
+impl Trial {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            retries: 0,
+            active: None,
+            electing: false,
+        }
+    }
+
+    fn note(&mut self, error: &VaultError, seen: &Seen) {
+        self.retries += 1;
+        let unled = matches!(
+            error,
+            VaultError::Redirected | VaultError::Outage(Outage::NoActiveNode)
+        );
+        match seen {
+            Seen::Active => self.active = self.active.or_else(|| Some(Instant::now())),
+            Seen::Standby(_) | Seen::Election => self.electing |= unled,
+        }
+    }
+
+    /// Whether enough was tried. The other nodes find a new leader some time after its election.
+    fn over(&self) -> bool {
+        self.active.unwrap_or(self.begun).elapsed() >= RIDE_OUT
+    }
+
+    fn pause(&self) -> Duration {
+        let doublings = self.retries.saturating_sub(RETRIES + 1).min(10);
+        (RETRY_FIRST * 2_u32.pow(doublings)).min(RETRY_LAST)
+    }
+}
+
 /// Standbys named an active node, and calls failed all the same.
 struct Doubt {
     leader: String,
@@ -168,19 +211,17 @@ impl Connection {
         S: Fn(Arc<Transport>) -> F,
         F: Future<Output = Result<T, VaultError>>,
     {
-        let begun = Instant::now();
+        let mut trial = Trial::new();
         let mut transport = self.pooled.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut retries = 0;
         loop {
-            self.turn(begun).await?;
+            self.turn(trial.begun).await?;
             let error = match self.counted(operation, send(transport.clone()).await) {
                 Ok(answer) => return Ok(answer),
                 // The connection slows down; then the next turn comes.
                 Err(VaultError::RateLimited { .. }) => continue,
                 Err(error) => error,
             };
-            self.retry(error, retries, begun).await?;
-            retries += 1;
+            self.retry(error, &mut trial).await?;
             transport = self.fresh.clone();
         }
     }
@@ -240,33 +281,34 @@ impl Connection {
     ///
     /// # Errors
     /// What the call brought, if it is not worth another try.
-    async fn retry(&self, error: VaultError, retries: u32, begun: Instant) -> Result<(), CallError> {
+    async fn retry(&self, error: VaultError, trial: &mut Trial) -> Result<(), CallError> {
         // A standby that does not reach the active node redirects to it.
         if !error.casts_suspicion() && error != VaultError::Redirected {
             return Err(CallError::Vault(error));
         }
-        let over = begun.elapsed() >= RIDE_OUT;
-        let seen = self.suspect(&error, over, begun).await?;
+        let seen = self.suspect(&error, trial.over(), trial.begun).await?;
+        trial.note(&error, &seen);
+        if trial.retries <= RETRIES && seen != Seen::Election {
+            return Ok(());
+        }
         let one_node = matches!(
             error,
             VaultError::Outage(_)
                 | VaultError::Redirected
                 | VaultError::Unreachable(Unreachable::Refused | Unreachable::Broken)
         );
-        if retries < RETRIES && seen != Seen::Election {
-            return Ok(());
-        }
-        if (one_node || seen == Seen::Election) && !over {
-            let pause = RETRY_FIRST * 2_u32.pow(retries.saturating_sub(RETRIES).min(10));
-            sleep(pause.min(RETRY_LAST)).await;
+        if (one_node || seen == Seen::Election) && !trial.over() {
+            sleep(trial.pause()).await;
             return Ok(());
         }
         Err(match (error, seen) {
-            (VaultError::Outage(Outage::NoActiveNode) | VaultError::Redirected, Seen::Standby(leader)) => {
+            (_, Seen::Standby(leader)) if trial.electing => {
                 self.doubt_standbys(leader);
-                CallError::Outage(self.go_down(Outage::NoActiveNode, begun))
+                CallError::Outage(self.go_down(Outage::NoActiveNode, trial.begun))
             }
-            (VaultError::Outage(outage), _) => CallError::Outage(down_since(outage, begun)),
+            // The next try meets the node that serves.
+            _ if trial.electing => CallError::Outage(down_since(Outage::NoActiveNode, trial.begun)),
+            (VaultError::Outage(outage), _) => CallError::Outage(down_since(outage, trial.begun)),
             (error, _) => CallError::Vault(error),
         })
     }
