@@ -14,22 +14,17 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::pace::Pace;
+use super::trial::{Seen, Trial};
 use crate::telemetry::metrics::Metrics;
-use crate::vault::error::{Outage, Unreachable, VaultError};
+use crate::vault::error::{Outage, VaultError};
 use crate::vault::health::{self, Serving};
 use crate::vault::transport::{Connections, Server, Transport};
 
 /// Tries of a suspicion: with one sealed pod of three behind a Service, ten in a row never meet it each time.
 const PROBES: u32 = 10;
-/// Slow answers end a suspicion after this many tries, once [`PROBE_TIME`] is over.
+/// This many slow ones end a suspicion as well: a node that becomes the leader is silent for a moment.
 const SLOW_PROBES: u32 = 3;
-const PROBE_TIME: Duration = Duration::from_secs(1);
-/// Retries of a call on fresh connections after a good probe, if it is not plain that one node is at fault.
-const RETRIES: u32 = 3;
-/// A call that meets a node that does not serve is retried for this long; shorter elections are not noticed.
-const RIDE_OUT: Duration = Duration::from_secs(2);
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LAST: Duration = Duration::from_millis(150);
+const SLOW: Duration = Duration::from_secs(1);
 /// An outage by an election is told after this long: with Vault's defaults one takes up to some ten seconds.
 const ELECTION: Duration = Duration::from_secs(15);
 /// Standbys that named an active node which did not answer are believed again after this long: by then Vault
@@ -89,60 +84,6 @@ pub struct Connection {
     pace: Mutex<Pace>,
     doubt: Mutex<Option<Doubt>>,
     metrics: Arc<Metrics>,
-}
-
-/// What a suspicion found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
-    /// A node that serves by itself.
-    Active,
-    /// A node that forwards to the active one at this address, as far as it knows.
-    Standby(String),
-    /// Nodes that know of no active one.
-    Election,
-}
-
-/// The tries of one call.
-struct Trial {
-    begun: Instant,
-    retries: u32,
-    /// When a node was seen that serves by itself.
-    active: Option<Instant>,
-    /// Whether a standby said that it finds no active node.
-    electing: bool,
-}
-
-impl Trial {
-    fn new() -> Self {
-        Self {
-            begun: Instant::now(),
-            retries: 0,
-            active: None,
-            electing: false,
-        }
-    }
-
-    fn note(&mut self, error: &VaultError, seen: &Seen) {
-        self.retries += 1;
-        let unled = matches!(
-            error,
-            VaultError::Redirected | VaultError::Outage(Outage::NoActiveNode)
-        );
-        match seen {
-            Seen::Active => self.active = self.active.or_else(|| Some(Instant::now())),
-            Seen::Standby(_) | Seen::Election => self.electing |= unled,
-        }
-    }
-
-    /// Whether enough was tried. The other nodes find a new leader some time after its election.
-    fn over(&self) -> bool {
-        self.active.unwrap_or(self.begun).elapsed() >= RIDE_OUT
-    }
-
-    fn pause(&self) -> Duration {
-        let doublings = self.retries.saturating_sub(RETRIES + 1).min(10);
-        (RETRY_FIRST * 2_u32.pow(doublings)).min(RETRY_LAST)
-    }
 }
 
 /// Standbys named an active node, and calls failed all the same.
@@ -211,7 +152,7 @@ impl Connection {
         S: Fn(Arc<Transport>) -> F,
         F: Future<Output = Result<T, VaultError>>,
     {
-        let mut trial = Trial::new();
+        let mut trial = Trial::default();
         let mut transport = self.pooled.read().unwrap_or_else(PoisonError::into_inner).clone();
         loop {
             self.turn(trial.begun).await?;
@@ -233,15 +174,15 @@ impl Connection {
                 return Err(CallError::Outage(down));
             }
             let now = Instant::now();
-            let at = self.pace().turn(now);
-            if at > begun + PATIENCE {
+            let turn = self.pace().turn(now);
+            if turn.at > begun + PATIENCE {
                 return Err(CallError::Vault(VaultError::RateLimited {
-                    retry_after: Some(at - now),
+                    retry_after: Some(turn.at - now),
                     phrase: None,
                 }));
             }
-            sleep_until(at).await;
-            if self.pace().pause_after(Instant::now()).is_none() {
+            sleep_until(turn.at).await;
+            if self.pace().holds(turn) {
                 return Ok(());
             }
         }
@@ -288,16 +229,10 @@ impl Connection {
         }
         let seen = self.suspect(&error, trial.over(), trial.begun).await?;
         trial.note(&error, &seen);
-        if trial.retries <= RETRIES && seen != Seen::Election {
+        if trial.is_early() && seen != Seen::Election {
             return Ok(());
         }
-        let one_node = matches!(
-            error,
-            VaultError::Outage(_)
-                | VaultError::Redirected
-                | VaultError::Unreachable(Unreachable::Refused | Unreachable::Broken)
-        );
-        if (one_node || seen == Seen::Election) && !trial.over() {
+        if (trial.one_node || seen == Seen::Election) && !trial.over() {
             sleep(trial.pause()).await;
             return Ok(());
         }
@@ -367,9 +302,9 @@ impl Connection {
     /// Several probes, until one is good; else the outage that explains most. `known` is one that needs no
     /// confirmation.
     async fn look(&self, known: Option<Outage>) -> Result<Serving, Outage> {
-        let begun = Instant::now();
-        let mut worst = None;
-        for tries in 1..=PROBES {
+        let (mut worst, mut slow) = (None, 0);
+        for _ in 0..PROBES {
+            let asked = Instant::now();
             let outage = match self.probe().await {
                 Ok(serving) => return Ok(serving),
                 Err(outage) => outage,
@@ -378,8 +313,8 @@ impl Connection {
             if worst != Some(Outage::NoActiveNode) {
                 worst = Some(outage);
             }
-            let slow = tries >= SLOW_PROBES && begun.elapsed() > PROBE_TIME;
-            if slow || (known == Some(outage) && outage != Outage::NoActiveNode) {
+            slow += u32::from(asked.elapsed() > SLOW);
+            if slow >= SLOW_PROBES || (known == Some(outage) && outage != Outage::NoActiveNode) {
                 break;
             }
         }
@@ -472,4 +407,20 @@ fn down_since(outage: Outage, begun: Instant) -> Down {
     let now = Timestamp::now();
     let since = now.checked_sub(begun.elapsed()).unwrap_or(now);
     Down { outage, since }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_election_is_kept_quiet_and_only_as_long_as_one_takes() {
+        let ago = |outage, seconds| Down {
+            outage,
+            since: Timestamp::now() - Duration::from_secs(seconds),
+        };
+        assert!(ago(Outage::NoActiveNode, 10).quiet_until().is_some());
+        assert!(ago(Outage::NoActiveNode, 20).quiet_until().is_none());
+        assert!(ago(Outage::Sealed, 0).quiet_until().is_none());
+    }
 }

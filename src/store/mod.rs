@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod pace;
 pub mod session;
 pub mod settings;
+pub mod trial;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

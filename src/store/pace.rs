@@ -23,17 +23,35 @@ pub struct Pace {
     pause: Duration,
     gap: Duration,
     next: Option<Instant>,
+    limits: u64,
+}
+
+/// When a request may be sent, unless another limit was met meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// When.
+    pub at: Instant,
+    limits: u64,
 }
 
 impl Pace {
-    /// Takes a turn: when the request may be sent. Look at [`Self::pause_after`] once more then.
-    pub fn turn(&mut self, now: Instant) -> Instant {
+    /// Takes a turn. Ask then whether it still [holds](Self::holds).
+    pub fn turn(&mut self, now: Instant) -> Turn {
         let at = [self.until, self.next]
             .into_iter()
             .flatten()
             .fold(now, Instant::max);
         self.next = (!self.gap.is_zero()).then(|| at + self.gap);
-        at
+        Turn {
+            at,
+            limits: self.limits,
+        }
+    }
+
+    /// Whether no limit was met since the turn was taken.
+    #[must_use]
+    pub fn holds(&self, turn: Turn) -> bool {
+        turn.limits == self.limits
     }
 
     /// The end of the pause, if there is one now.
@@ -55,6 +73,7 @@ impl Pace {
         self.until = Some(now + wait);
         self.gap = (self.gap * 2).clamp(GAP_FIRST, GAP_MAX);
         self.next = None;
+        self.limits += 1;
         Some(wait)
     }
 
@@ -110,7 +129,7 @@ mod tests {
     fn send(pace: &mut Pace, quota: &mut Quota, mut now: Instant, mut count: u32) -> Duration {
         let began = now;
         while count > 0 {
-            now = pace.turn(now);
+            now = pace.turn(now).at;
             if quota.allows(now) {
                 pace.succeeded();
                 count -= 1;
@@ -140,8 +159,8 @@ mod tests {
         let recovery = send(&mut pace, &mut free, now + took, 100);
         assert!(recovery < Duration::from_secs(10), "{recovery:?}");
         let then = now + took + recovery + Duration::from_secs(1);
-        assert_eq!(pace.turn(then), then);
-        assert_eq!(pace.turn(then), then);
+        assert_eq!(pace.turn(then).at, then);
+        assert_eq!(pace.turn(then).at, then);
     }
 
     #[test]
@@ -149,12 +168,14 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::default();
         let asked = Duration::from_secs(45);
+        let before = pace.turn(now);
         assert_eq!(pace.limited(now, Some(asked)), Some(asked));
+        assert!(!pace.holds(before));
         for _ in 0..50 {
             assert_eq!(pace.limited(now, Some(Duration::from_secs(1))), None);
         }
-        assert_eq!(pace.turn(now), now + asked);
-        assert_eq!(pace.turn(now), now + asked + GAP_FIRST);
+        assert_eq!(pace.turn(now).at, now + asked);
+        assert_eq!(pace.turn(now).at, now + asked + GAP_FIRST);
         assert_eq!(
             pace.limited(now + asked, Some(Duration::from_secs(9999))),
             Some(ASKED_MAX)
@@ -168,7 +189,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             pauses.extend(pace.limited(now, None));
-            now = pace.turn(now);
+            now = pace.turn(now).at;
         }
         assert_eq!(pauses.first(), Some(&PAUSE));
         assert_eq!(pauses.last(), Some(&PAUSE_MAX));

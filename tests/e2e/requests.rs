@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use keyferry_testbed::wait_for;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::flaps::Flaps;
-use crate::scene::{SOON, Scene, one, play};
+use crate::scene::{Scene, one, play};
 
 const LOGIN: &str = "auth/kubernetes/login";
 const RENEWAL: &str = "auth/token/renew-self";
@@ -32,21 +31,6 @@ impl Scene {
         let metrics = self.operator().metrics().await?;
         let line = metrics.lines().find_map(|line| line.strip_prefix(&labels));
         Ok(line.map_or(Ok(0.0), |count| count.trim().parse())?)
-    }
-
-    async fn wait_synced(&self, count: usize) -> Result<()> {
-        wait_for("the sync of all", 2 * SOON, || async {
-            let objects = self.list("externalsecrets").await?;
-            let synced = objects.iter().filter(|object| {
-                object["status"]["conditions"][0]["status"] == "True"
-                    && object["status"]["refreshTime"].is_string()
-            });
-            let synced = synced.count();
-            ensure!(synced == count, "{synced} of {count}");
-            Ok(Some(()))
-        })
-        .await
-        .with_context(|| self.story())
     }
 
     /// Exhausts a quota of logins with one that is bound to fail.

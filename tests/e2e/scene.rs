@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, wait_for};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -279,6 +279,22 @@ impl Scene {
                 bail!("Ready={is} {reason}: {message}")
             },
         )
+        .await
+        .with_context(|| self.story())
+    }
+
+    /// Waits until so many ExternalSecrets are Ready and were refreshed.
+    pub async fn wait_synced(&self, count: usize) -> Result<()> {
+        wait_for("the sync of all", 2 * SOON, || async {
+            let objects = self.list("externalsecrets").await?;
+            let synced = objects.iter().filter(|object| {
+                object["status"]["conditions"][0]["status"] == "True"
+                    && object["status"]["refreshTime"].is_string()
+            });
+            let synced = synced.count();
+            ensure!(synced == count, "{synced} of {count}");
+            Ok(Some(()))
+        })
         .await
         .with_context(|| self.story())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::vault::Vault;
@@ -25,6 +25,11 @@ impl VaultCluster {
     /// # Errors
     /// If a node cannot be started, or does not join.
     pub async fn around(cluster: &Cluster, first: Arc<Vault>) -> Result<Self> {
+        // A node that has joined votes when it was well for this long; ten seconds by default.
+        let stable = json!({"server_stabilization_time": "1s"});
+        first
+            .api("POST", "sys/storage/raft/autopilot/configuration", &stable)
+            .await?;
         let second = Vault::start_beside(cluster, &first).await?;
         let third = Vault::start_beside(cluster, &first).await?;
         let all = Self {
@@ -88,7 +93,7 @@ impl VaultCluster {
             .map(drop)
     }
 
-    /// A node votes some seconds after it has joined; before that, the first one's end is the cluster's.
+    /// Until the others vote, the first one's end is the cluster's.
     async fn wait_voters(&self) -> Result<()> {
         wait_for("three voters", ELECTED, || async {
             let answer = self
