@@ -138,11 +138,11 @@ fn one_sealed_node_of_three_behind_a_service_is_noticed_by_nobody() {
         let (three, before) = Three::in_use("one-sealed").await?;
         three.vaults.standby().await?.restart_sealed().await?;
         let (mark, cluster) = (three.scene.vault.audit_mark(), three.scene.cluster.audit_mark());
-        sleep(Duration::from_secs(12)).await;
+        sleep(Duration::from_secs(8)).await;
         let reads = three.reads_since(mark)?;
         ensure!(
-            reads >= 3 * OBJECTS,
-            "only {reads} reads in 12 s\n{}",
+            reads >= 2 * OBJECTS,
+            "only {reads} reads in 8 s\n{}",
             three.scene.story()
         );
         three.put_all("new").await?;
@@ -321,7 +321,7 @@ impl Three {
     async fn compare(&self, with: &str) -> Result<()> {
         for count in [1, 40] {
             let (mut service, mut direct) = (Vec::new(), Vec::new());
-            for round in 0..5 {
+            for round in 0..3 {
                 let value = format!("{with} {count} {round}");
                 service.push(self.forced("service", count, &format!("{value} s")).await?);
                 direct.push(self.forced("direct", count, &format!("{value} d")).await?);
