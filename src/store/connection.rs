@@ -293,9 +293,19 @@ impl Connection {
         Ok(seen)
     }
 
+    /// Who comes later to the same conclusion learns since when it holds.
     fn go_down(&self, outage: Outage, begun: Instant) -> Down {
-        let down = down_since(outage, begun);
-        self.health.send_replace(Health::Down(down));
+        let mut down = down_since(outage, begun);
+        self.health.send_if_modified(|health| match health {
+            Health::Down(known) => {
+                down = *known;
+                false
+            }
+            Health::Up => {
+                *health = Health::Down(down);
+                true
+            }
+        });
         down
     }
 
