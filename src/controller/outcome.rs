@@ -15,7 +15,7 @@ use super::due;
 use super::index::{Change, ObjectKey};
 use super::queue::Priority;
 use super::reconcile::Next;
-use super::status::{self, READY, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR, Synced};
+use super::status::{self, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR, Synced};
 use super::targets::Seen;
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::StoreKey;
@@ -198,6 +198,9 @@ async fn outage(
     };
     let grace_ends = overdue.checked_add(ctx.outage_grace).unwrap_or(Timestamp::MAX);
     if synced_before && was_ready(object) && now < grace_ends {
+        if let Some(end) = down.quiet_until() {
+            return Next::Parked(store, Some(instant_of(end.min(grace_ends))));
+        }
         let message = format!("secret synced; its value could not be confirmed again: {cause}");
         let reason = said(object, Outcome::Synced).0;
         say(ctx, key, object, &Ready::yes(reason, message)).await;
@@ -229,15 +232,15 @@ fn error_reason(object: &ExternalSecret) -> &'static str {
 pub fn has_failed(object: &ExternalSecret) -> bool {
     let conditions = object.status.iter().flat_map(|status| &status.conditions);
     conditions
-        .filter(|condition| condition.type_ == READY && condition.status == "False")
+        .filter(|condition| condition.type_ == status::READY && condition.status == "False")
         .any(|condition| condition.reason.as_deref() == Some(error_reason(object)))
 }
 
 fn was_ready(object: &ExternalSecret) -> bool {
-    let conditions = object.status.iter().flat_map(|status| &status.conditions);
-    conditions
-        .filter(|condition| condition.type_ == READY)
-        .any(|condition| condition.status == "True")
+    object
+        .status
+        .as_ref()
+        .is_some_and(|known| status::is_ready(&known.conditions))
 }
 
 /// Writes a condition, and an event if it is news.

@@ -73,6 +73,14 @@ pub fn whole_seconds(time: Timestamp) -> Timestamp {
         .unwrap_or_else(|| Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
+/// Whether these conditions say Ready=True.
+#[must_use]
+pub fn is_ready(conditions: &[Condition]) -> bool {
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == READY && condition.status == "True")
+}
+
 /// The conditions with this one in place; `None` if nothing changes. `lastTransitionTime` stays
 /// unless the status flips.
 #[must_use]

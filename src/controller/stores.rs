@@ -10,7 +10,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::context::{Context, reference};
+use super::context::{Context, instant_of, reference};
 use super::queue::{Priority, Work};
 use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
@@ -138,6 +138,10 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     let Some(known) = ctx.known_stores().get(key).cloned() else {
         return;
     };
+    if let Some(end) = quiet_until(&known, &verdict) {
+        ctx.store_queue.push_at(key, instant_of(end));
+        return;
+    }
     let ready = condition(ctx, key, &verdict);
     let namespace = key.namespace.as_deref().unwrap_or_default();
     ctx.metrics
@@ -171,6 +175,14 @@ fn references(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Vec<Reference
         references.retain(|reference| reference.kind != ReferenceKind::ServiceAccount);
     }
     references
+}
+
+/// Until when an election is no news for a store that was ready.
+fn quiet_until(known: &KnownStore, verdict: &Verdict) -> Option<Timestamp> {
+    match verdict {
+        Verdict::Outage { down, .. } if status::is_ready(&known.status.conditions) => down.quiet_until(),
+        _ => None,
+    }
 }
 
 fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {

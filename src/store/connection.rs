@@ -1,29 +1,42 @@
 //! One connection per server, namespace and TLS identity, and its life: up, suspect, down, up.
 //!
-//! `Up` ─ a call fails in a way that casts suspicion ─▶ probe at once on fresh connections, three
-//! tries, because a plain Service may route one of them to a sealed pod ─▶ good: the call is retried ·
-//! bad: `Down`. While `Down` nothing is sent but the probe, which is unauthenticated and unaudited; on
-//! the edge to `Up` everybody who subscribed is told (promise 2).
+//! `Up` ─ a call fails in a way that casts suspicion ─▶ probe at once on fresh connections, several
+//! tries, because a plain Service may route some of them to a sealed pod ─▶ good: the call is retried,
+//! for up to two seconds, which outlasts a short election of the cluster · bad: `Down`. While `Down`
+//! nothing is sent but the probe, which is unauthenticated and unaudited; on the edge to `Up` everybody
+//! who subscribed is told (promise 2).
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::pace::Pace;
 use super::retries::Retries;
+use super::trial::{Seen, Trial};
 use crate::telemetry::metrics::Metrics;
 use crate::vault::consistency::States;
 use crate::vault::error::{Outage, VaultError};
-use crate::vault::health;
+use crate::vault::health::{self, Serving};
 use crate::vault::transport::{Connections, Server, Transport};
 
-const SUSPECT_TRIES: u32 = 3;
+/// Tries of a suspicion: with one sealed pod of three behind a Service, ten in a row never meet it each time.
+const PROBES: u32 = 10;
+/// This many slow ones end a suspicion as well: a node that becomes the leader is silent for a moment.
+const SLOW_PROBES: u32 = 3;
+const SLOW: Duration = Duration::from_secs(1);
+/// An outage by an election is told after this long: with Vault's defaults one takes up to some ten seconds.
+const ELECTION: Duration = Duration::from_secs(15);
+/// Standbys that named an active node which did not answer are believed again after this long: by then Vault
+/// itself notices that they have lost it (two heartbeats of 5 s). Doubled with each disappointment.
+const DOUBT_FIRST: Duration = Duration::from_secs(10);
+const DOUBT_MAX: Duration = Duration::from_secs(300);
+/// A call waits this long at most for its turn under a rate limit.
+const PATIENCE: Duration = Duration::from_secs(30);
 const PROBE_FIRST: Duration = Duration::from_millis(250);
 const PROBE_LAST: Duration = Duration::from_secs(1);
-const SLOW_DOWN: Duration = Duration::from_millis(500);
-const SLOW_DOWN_MAX: Duration = Duration::from_secs(30);
 
 /// Why and since when a server is out of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +45,15 @@ pub struct Down {
     pub outage: Outage,
     /// When it was first seen.
     pub since: Timestamp,
+}
+
+impl Down {
+    /// Until when it is no news: an election is part of a cluster's life. `None` if it is to be told at once.
+    #[must_use]
+    pub fn quiet_until(&self) -> Option<Timestamp> {
+        let until = self.since.checked_add(ELECTION).ok()?;
+        (self.outage == Outage::NoActiveNode && Timestamp::now() < until).then_some(until)
+    }
 }
 
 /// Whether a server is in service.
@@ -60,18 +82,19 @@ pub struct Connection {
     /// What the answers showed of the cluster's state.
     states: Arc<States>,
     health: watch::Sender<Health>,
-    /// Held while probing; the time of the last good probe.
-    suspicion: AsyncMutex<Option<Instant>>,
+    /// Held while probing; what the last one found.
+    suspicion: AsyncMutex<Option<(Instant, Seen)>>,
     permits: Arc<Semaphore>,
-    slow: Mutex<SlowDown>,
+    pace: Mutex<Pace>,
+    doubt: Mutex<Option<Doubt>>,
     metrics: Arc<Metrics>,
 }
 
-/// A rate limit concerns the connection as a whole, not one object.
-#[derive(Default)]
-struct SlowDown {
-    until: Option<Instant>,
-    last: Duration,
+/// Standbys named an active node, and calls failed all the same.
+struct Doubt {
+    leader: String,
+    until: Instant,
+    wait: Duration,
 }
 
 impl Connection {
@@ -81,18 +104,16 @@ impl Connection {
     /// If the server's settings cannot be used.
     pub fn new(server: Server, in_flight: usize, metrics: Arc<Metrics>) -> Result<Arc<Self>, VaultError> {
         let states = Arc::<States>::default();
+        let transport = |connections| Transport::new(&server, connections, states.clone()).map(Arc::new);
         Ok(Arc::new(Self {
-            pooled: RwLock::new(Arc::new(Transport::new(
-                &server,
-                Connections::Pooled,
-                states.clone(),
-            )?)),
-            fresh: Arc::new(Transport::new(&server, Connections::Fresh, states.clone())?),
+            pooled: RwLock::new(transport(Connections::Pooled)?),
+            fresh: transport(Connections::Fresh)?,
             states,
             health: watch::Sender::new(Health::Up),
             suspicion: AsyncMutex::new(None),
             permits: Arc::new(Semaphore::new(in_flight.max(1))),
-            slow: Mutex::default(),
+            pace: Mutex::default(),
+            doubt: Mutex::default(),
             server,
             metrics,
         }))
@@ -121,10 +142,10 @@ impl Connection {
     pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         let permit = self.permits.clone().acquire_owned().await.ok();
         loop {
-            let until = self.slow().until;
-            match until {
-                Some(until) if until > Instant::now() => sleep_until(until).await,
-                _ => return permit,
+            let pause = self.pace().pause_after(Instant::now());
+            match pause {
+                Some(end) => sleep_until(end).await,
+                None => return permit,
             }
         }
     }
@@ -155,31 +176,39 @@ impl Connection {
         S: Fn(Arc<Transport>) -> F,
         F: Future<Output = Result<T, VaultError>>,
     {
-        self.check()?;
-        let transport = self.pooled.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut result = self.counted(operation, send(transport).await);
-        // Also a call without retries must notice an outage.
-        for _ in 0..retries.most.max(1) {
-            match result {
-                Err(ref error) if error.casts_suspicion() => {}
-                other => return other.map_err(CallError::Vault),
-            }
-            self.suspect().await.map_err(CallError::Outage)?;
-            if retries.most == 0 {
-                break;
-            }
-            if !retries.pause.is_zero() {
-                sleep(retries.pause).await;
-            }
-            result = self.counted(operation, send(self.fresh.clone()).await);
+        let mut trial = Trial::new(retries);
+        let mut transport = self.pooled.read().unwrap_or_else(PoisonError::into_inner).clone();
+        loop {
+            self.turn(trial.begun).await?;
+            let error = match self.counted(operation, send(transport.clone()).await) {
+                Ok(answer) => return Ok(answer),
+                // The connection slows down; then the next turn comes.
+                Err(VaultError::RateLimited { .. }) => continue,
+                Err(error) => error,
+            };
+            self.retry(error, &mut trial).await?;
+            transport = self.fresh.clone();
         }
-        result.map_err(CallError::Vault)
     }
 
-    fn check(&self) -> Result<(), CallError> {
-        match self.health() {
-            Health::Up => Ok(()),
-            Health::Down(down) => Err(CallError::Outage(down)),
+    /// Waits until the pace lets this call through.
+    async fn turn(&self, begun: Instant) -> Result<(), CallError> {
+        loop {
+            if let Health::Down(down) = self.health() {
+                return Err(CallError::Outage(down));
+            }
+            let now = Instant::now();
+            let turn = self.pace().turn(now);
+            if turn.at > begun + PATIENCE {
+                return Err(CallError::Vault(VaultError::RateLimited {
+                    retry_after: Some(turn.at - now),
+                    phrase: None,
+                }));
+            }
+            sleep_until(turn.at).await;
+            if self.pace().holds(turn) {
+                return Ok(());
+            }
         }
     }
 
@@ -187,83 +216,171 @@ impl Connection {
         let outcome = result.as_ref().map_or_else(VaultError::label, |_| "success");
         self.metrics.vault_request(operation, outcome);
         match &result {
-            Err(VaultError::RateLimited { retry_after, .. }) => self.slow_down(*retry_after),
-            Ok(_) => *self.slow() = SlowDown::default(),
+            Err(VaultError::RateLimited { retry_after, .. }) => {
+                if let Some(pause) = self.pace().limited(Instant::now(), *retry_after) {
+                    tracing::debug!(
+                        server = self.server.url,
+                        ?pause,
+                        "Vault limits the rate of requests"
+                    );
+                }
+            }
+            Ok(_) => {
+                self.pace().succeeded();
+                *self.doubt() = None;
+            }
             Err(_) => {}
         }
         result
     }
 
-    fn slow(&self) -> std::sync::MutexGuard<'_, SlowDown> {
-        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slow_down(&self, retry_after: Option<Duration>) {
-        let mut slow = self.slow();
-        if slow.until.is_some_and(|until| until > Instant::now()) {
-            return;
+    fn doubt(&self) -> MutexGuard<'_, Option<Doubt>> {
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a failed call may be tried again.
+    ///
+    /// # Errors
+    /// What the call brought, if it is not worth another try.
+    async fn retry(&self, error: VaultError, trial: &mut Trial) -> Result<(), CallError> {
+        // A standby that does not reach the active node redirects to it.
+        if !error.casts_suspicion() && error != VaultError::Redirected {
+            return Err(CallError::Vault(error));
         }
-        tracing::debug!(server = self.server.url, ?retry_after, last = ?slow.last, "Vault limits the rate of requests");
-        // Vault says 0 when less than a second is left: that is no reason to ask again at once.
-        let asked = retry_after.filter(|wait| !wait.is_zero());
-        let wait = asked.unwrap_or((slow.last * 2).max(SLOW_DOWN)).min(SLOW_DOWN_MAX);
-        *slow = SlowDown {
-            until: Some(Instant::now() + wait),
-            last: wait,
-        };
+        let seen = self.suspect(&error, trial.over(), trial.begun).await?;
+        trial.note(&error, &seen);
+        if trial.is_early() && seen != Seen::Election {
+            if !trial.least_pause().is_zero() {
+                sleep(trial.least_pause()).await;
+            }
+            return Ok(());
+        }
+        if (trial.one_node || seen == Seen::Election) && !trial.over() {
+            sleep(trial.pause()).await;
+            return Ok(());
+        }
+        Err(match (error, seen) {
+            (_, Seen::Standby(leader)) if trial.electing => {
+                self.doubt_standbys(leader);
+                CallError::Outage(self.go_down(Outage::NoActiveNode, trial.begun))
+            }
+            // The next try meets the node that serves.
+            _ if trial.electing => CallError::Outage(down_since(Outage::NoActiveNode, trial.begun)),
+            (VaultError::Outage(outage), _) => CallError::Outage(down_since(outage, trial.begun)),
+            (error, _) => CallError::Vault(error),
+        })
     }
 
     /// Asks for the server's health, once for all who suspect it at the same time.
     ///
     /// # Errors
-    /// The outage, if it is one.
-    async fn suspect(&self) -> Result<(), Down> {
+    /// The outage, if it is one. An election is one only if the time of the call is `over`.
+    async fn suspect(&self, error: &VaultError, over: bool, begun: Instant) -> Result<Seen, CallError> {
         let asked = Instant::now();
-        let mut last_good = self.suspicion.lock().await;
+        let mut last = self.suspicion.lock().await;
         if let Health::Down(down) = self.health() {
-            return Err(down);
+            return Err(CallError::Outage(down));
         }
         // Whoever waited for another's probe need not send one of their own.
-        if last_good.is_some_and(|at| at >= asked) {
-            return Ok(());
-        }
-        let begun = Instant::now();
-        match self.probe_thrice().await {
-            Ok(()) => {
-                *last_good = Some(begun);
-                // A kept connection may lead to the one pod that is sealed: begin anew with all of them.
-                if let Ok(transport) = Transport::new(&self.server, Connections::Pooled, self.states.clone())
-                {
-                    *self.pooled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(transport);
-                }
-                Ok(())
+        let known = last.as_ref().filter(|(at, _)| *at >= asked);
+        let seen = match known {
+            Some((_, seen)) => seen.clone(),
+            None => {
+                let probed = Instant::now();
+                let seen = self.look_afresh(error, begun).await?;
+                *last = Some((probed, seen.clone()));
+                seen
             }
-            Err(outage) => {
-                let down = Down {
-                    outage,
-                    since: Timestamp::now(),
-                };
-                self.health.send_replace(Health::Down(down));
-                Err(down)
-            }
+        };
+        if over && seen == Seen::Election {
+            return Err(CallError::Outage(self.go_down(Outage::NoActiveNode, begun)));
         }
+        Ok(seen)
     }
 
-    async fn probe_thrice(&self) -> Result<(), Outage> {
-        let mut last = Ok(());
-        for _ in 0..SUSPECT_TRIES {
-            last = self.probe().await;
-            if last.is_ok() {
+    async fn look_afresh(&self, error: &VaultError, begun: Instant) -> Result<Seen, CallError> {
+        let seen = match self.look(None).await {
+            Ok(Serving::Itself) => Seen::Active,
+            Ok(Serving::Through(leader)) => Seen::Standby(leader),
+            Err(Outage::NoActiveNode) => return Ok(Seen::Election),
+            // What redirects its health check as well is no standby: the call's error says what to do.
+            Err(Outage::Failing(300..400)) if *error == VaultError::Redirected => {
+                return Err(CallError::Vault(VaultError::Redirected));
+            }
+            Err(outage) => return Err(CallError::Outage(self.go_down(outage, begun))),
+        };
+        // A kept connection may lead to the one pod that is sealed: begin anew with all of them.
+        if let Ok(transport) = Transport::new(&self.server, Connections::Pooled, self.states.clone()) {
+            *self.pooled.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(transport);
+        }
+        Ok(seen)
+    }
+
+    /// Who comes later to the same conclusion learns since when it holds.
+    fn go_down(&self, outage: Outage, begun: Instant) -> Down {
+        let mut down = down_since(outage, begun);
+        self.health.send_if_modified(|health| match health {
+            Health::Down(known) => {
+                down = *known;
+                false
+            }
+            Health::Up => {
+                *health = Health::Down(down);
+                true
+            }
+        });
+        down
+    }
+
+    /// Several probes, until one is good; else the outage that explains most. `known` is one that needs no
+    /// confirmation.
+    async fn look(&self, known: Option<Outage>) -> Result<Serving, Outage> {
+        let (mut worst, mut slow) = (None, 0);
+        for _ in 0..PROBES {
+            let asked = Instant::now();
+            let outage = match self.probe().await {
+                Ok(serving) => return Ok(serving),
+                Err(outage) => outage,
+            };
+            // One node without a leader says more of the cluster than another that is sealed or gone.
+            if worst != Some(Outage::NoActiveNode) {
+                worst = Some(outage);
+            }
+            slow += u32::from(asked.elapsed() > SLOW);
+            if slow >= SLOW_PROBES || (known == Some(outage) && outage != Outage::NoActiveNode) {
                 break;
             }
         }
-        last
+        Err(worst.unwrap_or(Outage::Failing(0)))
     }
 
-    async fn probe(&self) -> Result<(), Outage> {
+    async fn probe(&self) -> Result<Serving, Outage> {
         let result = health::probe(&self.fresh).await;
+        let result = match result {
+            Ok(Serving::Through(leader)) if self.doubts(&leader) => Err(Outage::NoActiveNode),
+            other => other,
+        };
         self.metrics.vault_probe(result.is_ok());
         result
+    }
+
+    fn doubts(&self, leader: &str) -> bool {
+        self.doubt()
+            .as_ref()
+            .is_some_and(|doubt| doubt.leader == leader && Instant::now() < doubt.until)
+    }
+
+    fn doubt_standbys(&self, leader: String) {
+        let mut doubt = self.doubt();
+        let wait = doubt
+            .as_ref()
+            .map_or(DOUBT_FIRST, |before| (before.wait * 2).min(DOUBT_MAX));
+        let until = Instant::now() + wait;
+        *doubt = Some(Doubt { leader, until, wait });
     }
 
     /// Watches over the server for as long as somebody holds it: while it is down, asks for its health
@@ -286,8 +403,8 @@ impl Connection {
                     }
                 }
                 Health::Down(down) => {
-                    match strong.probe().await {
-                        Ok(()) => {
+                    match strong.look(Some(down.outage)).await {
+                        Ok(_) => {
                             strong.health.send_replace(Health::Up);
                             continue;
                         }
@@ -312,9 +429,35 @@ impl Connection {
     /// # Errors
     /// The outage, if it is one.
     pub async fn validate(&self) -> Result<(), Down> {
-        match self.health() {
-            Health::Down(down) => Err(down),
-            Health::Up => self.suspect().await,
+        let now = Instant::now();
+        match self
+            .suspect(&VaultError::Outage(Outage::NoActiveNode), true, now)
+            .await
+        {
+            Err(CallError::Outage(down)) => Err(down),
+            _ => Ok(()),
         }
+    }
+}
+
+fn down_since(outage: Outage, begun: Instant) -> Down {
+    let now = Timestamp::now();
+    let since = now.checked_sub(begun.elapsed()).unwrap_or(now);
+    Down { outage, since }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_election_is_kept_quiet_and_only_as_long_as_one_takes() {
+        let ago = |outage, seconds| Down {
+            outage,
+            since: Timestamp::now() - Duration::from_secs(seconds),
+        };
+        assert!(ago(Outage::NoActiveNode, 10).quiet_until().is_some());
+        assert!(ago(Outage::NoActiveNode, 20).quiet_until().is_none());
+        assert!(ago(Outage::Sealed, 0).quiet_until().is_none());
     }
 }

@@ -7,11 +7,13 @@ pub mod connection;
 pub mod credentials;
 pub mod fake;
 pub mod login;
+pub mod pace;
 pub mod retries;
 pub mod scope;
 pub mod session;
 pub mod settings;
 pub mod tenants;
+pub mod trial;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -311,6 +313,8 @@ impl Stores {
                 reason: refusal.reason(),
                 message: refusal.message,
             },
+            // No fault of the store, which goes on with what it has.
+            Err(LoginError::RateLimited) if store.was_ready() => Verdict::Ready,
             Err(LoginError::RateLimited) => Verdict::NotReady {
                 reason: "VaultRateLimited",
                 message: "Vault limits the rate of requests (HTTP 429); it is asked again as it says".into(),
@@ -523,6 +527,10 @@ impl Store {
                 .connection
                 .as_ref()
                 .is_some_and(|connection| connection.health() == Health::Up)
+    }
+
+    fn was_ready(&self) -> bool {
+        self.live().verdict == Some(Verdict::Ready)
     }
 
     /// Where its secrets are.

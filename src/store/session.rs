@@ -17,8 +17,6 @@ use crate::vault::transport::{Token, Transport};
 /// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
 /// after the other, and they shall share a request. Nobody waits for it who is alone.
 const SPACING: Duration = Duration::from_millis(500);
-/// Tries of a read that meets a rate limit, each after the connection's pause.
-const RATE_LIMIT_TRIES: usize = 20;
 /// How long it is believed that a mount is of the kind that the store says. Only what is not found asks for it.
 const MOUNT_KNOWN: Duration = Duration::from_secs(60);
 
@@ -111,21 +109,12 @@ impl Session {
         };
         loop {
             // The permit comes first: while it is awaited, more readers may join.
-            let mut permit = self.connection.permit().await;
+            let permit = self.connection.permit().await;
             let Some(waiting) = guard.take() else {
                 return;
             };
             let sent = Instant::now();
-            let mut answer = self.request(&key).await;
-            for _ in 0..RATE_LIMIT_TRIES {
-                if !matches!(answer, Err(ReadError::Vault(VaultError::RateLimited { .. }))) {
-                    break;
-                }
-                // The whole connection slows down; the permit comes back when the limit is over.
-                drop(permit);
-                permit = self.connection.permit().await;
-                answer = self.request(&key).await;
-            }
+            let answer = self.request(&key).await;
             drop(permit);
             for sender in waiting {
                 let _ = sender.send(answer.clone());

@@ -125,7 +125,9 @@ impl Outage {
         match self {
             Self::Sealed => "is sealed; unseal it".into(),
             Self::Uninitialized => "is not initialised; run 'vault operator init'".into(),
-            Self::NoActiveNode => "has no active node; its cluster is electing a leader or has lost its quorum".into(),
+            Self::NoActiveNode => "has no active node that answers; its cluster is electing a leader, has lost its quorum, \
+                                    or its nodes do not reach each other's cluster_addr"
+                .into(),
             Self::Unreachable(why) => format!("is unreachable: {}", why.sentence()),
             Self::Failing(status) => failing(status),
             Self::NotVault => {
@@ -201,6 +203,7 @@ const KNOWN_PHRASES: &[&str] = &[
     "permission denied",
     "Vault is sealed",
     "local node not active but active cluster node not found",
+    "no active Vault instance found",
     "no handler for route",
     "unsupported path",
     "unsupported operation",
@@ -315,9 +318,13 @@ impl VaultError {
         let phrase = known_phrase(body);
         match (status, phrase) {
             (_, Some("Vault is sealed")) if status >= 500 => Self::Outage(Outage::Sealed),
-            (_, Some("local node not active but active cluster node not found")) if status >= 500 => {
-                Self::Outage(Outage::NoActiveNode)
-            }
+            (
+                _,
+                Some(
+                    "local node not active but active cluster node not found"
+                    | "no active Vault instance found",
+                ),
+            ) if status >= 500 => Self::Outage(Outage::NoActiveNode),
             (429, _) => Self::RateLimited { retry_after, phrase },
             (404, _) if is_page(body) => Self::NotVault,
             (400..500, _) if is_page(body) => Self::InFront { status },

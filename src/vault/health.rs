@@ -39,25 +39,38 @@ struct Seal {
     sealed: bool,
 }
 
+/// How a node that is well serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// By itself.
+    Itself,
+    /// It stands by, and forwards to the active node at this address. With raft it goes on naming the last one
+    /// while another is elected: what it says is no proof that anybody serves.
+    Through(String),
+}
+
 /// One health check.
 ///
 /// # Errors
 /// What keeps the server from serving.
-pub async fn probe(transport: &Transport) -> Result<(), Outage> {
+pub async fn probe(transport: &Transport) -> Result<Serving, Outage> {
     let reply = health(transport).await?;
     match reply.status {
         // A page for people, which proxies and portals also serve with 200.
         200 if is_page(&reply.body) => Err(Outage::NotVault),
         // 473: a performance standby answers reads by itself.
-        200 | 473 => Ok(()),
+        200 | 473 => Ok(Serving::Itself),
         // A standby forwards to the active node, if there is one. (429 here never means a quota.)
-        429 => active_node_exists(transport).await,
+        429 => active_node(transport).await,
         474 => Err(Outage::NoActiveNode),
         501 => Err(Outage::Uninitialized),
         503 if serde_json::from_slice::<Seal>(&reply.body).is_ok_and(|seal| seal.sealed) => {
             Err(Outage::Sealed)
         }
-        status => Err(Outage::Failing(status)),
+        status => Err(match VaultError::of_status(status, None, &reply.body) {
+            VaultError::Outage(outage) => outage,
+            _ => Outage::Failing(status),
+        }),
     }
 }
 
@@ -81,10 +94,11 @@ async fn ask<E: Endpoint>(transport: &Transport, request: &E) -> Result<Reply, O
     transport.send(call).await.map_err(|e| outage_of(&e))
 }
 
-async fn active_node_exists(transport: &Transport) -> Result<(), Outage> {
+async fn active_node(transport: &Transport) -> Result<Serving, Outage> {
     let reply = ask(transport, &ReadLeader).await?;
     match serde_json::from_slice::<Leader>(&reply.body) {
         Ok(leader) if leader.ha_enabled && leader.leader_address.is_empty() => Err(Outage::NoActiveNode),
-        _ => Ok(()),
+        Ok(leader) if leader.ha_enabled => Ok(Serving::Through(leader.leader_address)),
+        _ => Ok(Serving::Itself),
     }
 }

@@ -1,9 +1,9 @@
 //! The stage: one cluster for all tests of this program, and a scene per test.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, wait_for};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -43,7 +43,7 @@ pub async fn cluster() -> Result<&'static Cluster> {
 /// One test's own namespace, Vault, store and operator.
 pub struct Scene {
     pub cluster: &'static Cluster,
-    pub vault: Vault,
+    pub vault: Arc<Vault>,
     pub namespace: String,
     /// Name of its ClusterSecretStore and class of its operator.
     pub class: String,
@@ -62,7 +62,7 @@ impl Scene {
     /// With a Vault only.
     pub async fn without_operator(name: &str) -> Result<Self> {
         let cluster = cluster().await?;
-        let vault = Vault::start(cluster).await?;
+        let vault = Arc::new(Vault::start(cluster).await?);
         let namespace = cluster.namespace(name).await?;
         Ok(Self {
             cluster,
@@ -286,6 +286,22 @@ impl Scene {
                 bail!("Ready={is} {reason}: {message}")
             },
         )
+        .await
+        .with_context(|| self.story())
+    }
+
+    /// Waits until so many ExternalSecrets are Ready and were refreshed.
+    pub async fn wait_synced(&self, count: usize) -> Result<()> {
+        wait_for("the sync of all", 2 * SOON, || async {
+            let objects = self.list("externalsecrets").await?;
+            let synced = objects.iter().filter(|object| {
+                object["status"]["conditions"][0]["status"] == "True"
+                    && object["status"]["refreshTime"].is_string()
+            });
+            let synced = synced.count();
+            ensure!(synced == count, "{synced} of {count}");
+            Ok(Some(()))
+        })
         .await
         .with_context(|| self.story())
     }

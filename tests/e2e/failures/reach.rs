@@ -148,7 +148,7 @@ pub fn outages() -> Vec<Case> {
             "standby-without-active-node",
             all(474, "", "{}"),
             "VaultNoActiveNode",
-            "has no active node; its cluster is electing a leader or has lost its quorum",
+            "has no active node that answers; its cluster is electing a leader, has lost its quorum, or its nodes do not reach each other's cluster_addr",
         ),
         failing(
             "secondary",

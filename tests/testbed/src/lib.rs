@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod recorder;
 pub mod tls;
 pub mod vault;
+pub mod vault_cluster;
 pub mod wait;
 
 pub use answer::{Answer, End};
@@ -25,6 +26,7 @@ pub use proxy::{Mode, Proxy};
 pub use recorder::{Recorded, Recorder, Say};
 pub use tls::TlsFront;
 pub use vault::Vault;
+pub use vault_cluster::VaultCluster;
 pub use wait::wait_for;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,5 +1,6 @@
 //! A TCP proxy that misbehaves on demand.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +35,8 @@ pub enum Mode {
     Answers(Vec<Answer>),
     /// Each new connection goes to the next of these.
     RoundRobin(Vec<SocketAddr>),
+    /// Each new connection goes to any of these, as behind a Service.
+    Random(Vec<SocketAddr>),
 }
 
 /// A proxy on loopback.
@@ -116,17 +119,25 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, mode: Mode, number: 
         Mode::Pass => pass(client, upstream, usize::MAX, Duration::ZERO).await,
         Mode::Delay(pause) => pass(client, upstream, usize::MAX, pause).await,
         Mode::Drip(bytes, pause) => pass(client, upstream, bytes.max(1), pause).await,
-        Mode::RoundRobin(targets) => {
-            let chosen = usize::try_from(number).unwrap_or(0) % targets.len().max(1);
-            pass(
-                client,
-                targets.get(chosen).copied().unwrap_or(upstream),
-                usize::MAX,
-                Duration::ZERO,
-            )
-            .await
+        Mode::RoundRobin(targets) => pass_to(client, &targets, number, upstream).await,
+        Mode::Random(targets) => {
+            // The same numbers in each run, without order.
+            let mut hasher = DefaultHasher::new();
+            number.hash(&mut hasher);
+            pass_to(client, &targets, hasher.finish() >> 8, upstream).await
         }
     }
+}
+
+async fn pass_to(
+    client: TcpStream,
+    targets: &[SocketAddr],
+    number: u64,
+    upstream: SocketAddr,
+) -> std::io::Result<()> {
+    let chosen = usize::try_from(number).unwrap_or(0) % targets.len().max(1);
+    let target = targets.get(chosen).copied().unwrap_or(upstream);
+    pass(client, target, usize::MAX, Duration::ZERO).await
 }
 
 async fn pass(client: TcpStream, upstream: SocketAddr, piece: usize, pause: Duration) -> std::io::Result<()> {
@@ -191,6 +202,22 @@ mod tests {
             }
         });
         Ok(address)
+    }
+
+    #[tokio::test]
+    async fn behind_a_service_every_target_gets_about_its_share_in_no_order() -> Result<()> {
+        let (good, gone) = (echo().await?, "127.0.0.1:1".parse()?);
+        let proxy = Proxy::start(good).await?;
+        proxy.set(Mode::Random(vec![good, gone]));
+        let mut seen = Vec::new();
+        for _ in 0..60 {
+            seen.push(say(&proxy, "hello").await.is_ok_and(|text| !text.is_empty()));
+        }
+        let good = seen.iter().filter(|good| **good).count();
+        assert!((15..=45).contains(&good), "{good} of 60");
+        let changes = seen.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!((15..=45).contains(&changes), "{changes} changes");
+        Ok(())
     }
 
     async fn say(proxy: &Proxy, text: &str) -> Result<String> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -62,6 +63,32 @@ impl Vault {
     /// # Errors
     /// If it cannot be started or configured.
     pub async fn start(cluster: &Cluster) -> Result<Self> {
+        let mut vault = Self::launch(cluster)?;
+        vault.wait_uninitialized().await?;
+        vault.initialize().await?;
+        vault.configure(cluster).await?;
+        Ok(vault)
+    }
+
+    /// Starts a further node of the raft cluster of another Vault, unsealed; it stands by.
+    ///
+    /// # Errors
+    /// If it cannot be started, or does not join.
+    pub async fn start_beside(cluster: &Cluster, first: &Self) -> Result<Self> {
+        let mut vault = Self::launch(cluster)?;
+        vault.wait_uninitialized().await?;
+        let join = json!({"leader_api_addr": first.address});
+        vault.api("PUT", "sys/storage/raft/join", &join).await?;
+        vault.unseal_key.clone_from(&first.unseal_key);
+        vault.root_token.clone_from(&first.root_token);
+        vault.unseal_now().await?;
+        // 429: a standby.
+        vault.wait_health("the joined Vault", &[429]).await?;
+        Ok(vault)
+    }
+
+    /// Starts the process of a node.
+    fn launch(cluster: &Cluster) -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = cluster.folder().join(format!("vault-{number}"));
         let plugins = folder.join("plugins");
@@ -76,7 +103,9 @@ impl Vault {
         let config = json!({
             "disable_mlock": true, "plugin_directory": plugins,
             "api_addr": format!("http://127.0.0.1:{port}"), "cluster_addr": format!("https://127.0.0.1:{cluster_port}"),
-            "storage": {"raft": {"path": folder.join("raft"), "node_id": "one", "performance_multiplier": 1}},
+            "storage": {"raft": {
+                "path": folder.join("raft"), "node_id": format!("node-{number}"), "performance_multiplier": 1,
+            }},
             "listener": [
                 {"tcp": {"address": format!("127.0.0.1:{port}"), "tls_disable": true, "cluster_address": format!("127.0.0.1:{cluster_port}")}},
                 {"tcp": {
@@ -92,7 +121,7 @@ impl Vault {
             "-log-level=warn".into(),
             format!("-config={}", folder.join("vault.json").display()),
         ];
-        let mut vault = Self {
+        Ok(Self {
             process: Mutex::new(Some(Process::start("vault", &folder, &command, &[], None)?)),
             address: format!("http://127.0.0.1:{port}"),
             tls_address: format!("https://127.0.0.1:{tls_port}"),
@@ -104,16 +133,22 @@ impl Vault {
             command,
             folder,
             programs: cluster.programs().clone(),
-        };
-        vault.initialize().await?;
-        vault.configure(cluster).await?;
-        Ok(vault)
+        })
     }
 
     /// Base URL, plain.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it listens, without TLS.
+    ///
+    /// # Errors
+    /// If the address cannot be read.
+    pub fn socket(&self) -> Result<SocketAddr> {
+        let address = self.address.strip_prefix("http://").context("no address")?;
+        Ok(address.parse()?)
     }
 
     /// Base URL with TLS; the certificate is signed by the cluster's CA.
@@ -225,13 +260,25 @@ impl Vault {
     /// # Errors
     /// If it does not stop.
     pub fn stop(&self) -> Result<()> {
+        self.end(Signal::TERM)
+    }
+
+    /// Kills it, as a node that dies does.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&self) -> Result<()> {
+        self.end(Signal::KILL)
+    }
+
+    fn end(&self, signal: Signal) -> Result<()> {
         let process = self
             .process
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
             .context("it does not run")?;
-        process.signal(Signal::TERM)?;
+        process.signal(signal)?;
         if process.wait(Duration::from_secs(5)).is_err() {
             process.signal(Signal::KILL)?;
             process.wait(Duration::from_secs(5))?;
@@ -246,10 +293,7 @@ impl Vault {
     pub async fn start_sealed(&self) -> Result<()> {
         let process = Process::start("vault", &self.folder, &self.command, &[], None)?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        wait_for("the sealed Vault", READY, || async {
-            Ok((self.health().await? == 503).then_some(()))
-        })
-        .await
+        self.wait_health("the sealed Vault", &[503]).await
     }
 
     /// Stops it and starts it again, sealed.
@@ -277,13 +321,22 @@ impl Vault {
     /// If it does not become active.
     pub async fn unseal(&self) -> Result<()> {
         self.unseal_now().await?;
-        wait_for("the unsealed Vault", READY, || async {
-            Ok((self.health().await? == 200).then_some(()))
+        self.wait_health("the unsealed Vault", &[200]).await
+    }
+
+    /// Waits for one of these statuses of `sys/health`.
+    pub(crate) async fn wait_health(&self, what: &str, statuses: &[u16]) -> Result<()> {
+        wait_for(what, READY, || async {
+            Ok(statuses.contains(&self.health().await?).then_some(()))
         })
         .await
     }
 
-    async fn health(&self) -> Result<u16> {
+    /// Status of `sys/health`: 200 of an active node, 429 of a standby, 503 of a sealed one.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn health(&self) -> Result<u16> {
         Ok(self
             .http
             .get(format!("{}/v1/sys/health", self.address))
@@ -293,18 +346,17 @@ impl Vault {
             .as_u16())
     }
 
-    async fn initialize(&mut self) -> Result<()> {
-        wait_for("Vault", READY, || async {
-            Ok((self.health().await? == 501).then_some(()))
-        })
-        .await
-        .map_err(|e| {
+    async fn wait_uninitialized(&self) -> Result<()> {
+        self.wait_health("Vault", &[501]).await.map_err(|e| {
             let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
             anyhow!(
                 "{e:#}\n{}",
                 process.as_ref().map(Process::last_words).unwrap_or_default()
             )
-        })?;
+        })
+    }
+
+    async fn initialize(&mut self) -> Result<()> {
         let keys = self
             .api(
                 "PUT",
