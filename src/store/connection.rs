@@ -413,6 +413,8 @@ impl Connection {
                                 outage,
                                 since: down.since,
                             }));
+                            // Something happens there: an unsealed node is about to lead, for example.
+                            pause = PROBE_FIRST;
                         }
                         Err(_) => {}
                     }

@@ -66,6 +66,7 @@ fn a_reboot_with_a_sealed_vault_harms_nothing_and_the_store_is_ready_within_two_
         let unsealed = Instant::now();
         scene.wait_store("True", "Valid").await?;
         let ready = unsealed.elapsed();
+        println!("Ready {ready:.1?} after the unseal");
         assert!(ready < Duration::from_secs(2), "Ready {ready:?} after the unseal");
         for i in 0..50 {
             wait_for("fresh objects", Duration::from_secs(10), || async {
