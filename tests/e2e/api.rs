@@ -143,6 +143,10 @@ fn the_whole_configuration_of_vault_is_in_the_schema_and_unserved_parts_are_refu
                 "auth.gcp",
                 json!({"auth": {"gcp": {"path": "gcp", "role": "r", "projectID": "p", "secretRef": {"secretAccessKeySecretRef": key}}}}),
             ),
+            (
+                "auth.gcp.workloadIdentity",
+                json!({"auth": {"gcp": {"path": "gcp", "role": "r", "workloadIdentity": {"clusterName": "c", "serviceAccountRef": {"name": "s"}}}}}),
+            ),
         ] {
             let mut vault = base.clone();
             let (Some(into), Some(from)) = (vault.as_object_mut(), provider.as_object()) else {
@@ -158,11 +162,9 @@ fn the_whole_configuration_of_vault_is_in_the_schema_and_unserved_parts_are_refu
             assert_eq!(stored["spec"]["provider"]["vault"], vault, "{field}");
             // What is served goes on to the Secret or the ServiceAccount, which does not exist here.
             let refusal = match field {
-                "auth.appRole" | "auth.ldap" | "auth.userPass" | "auth.cert" | "tls" => {
-                    "cannot read Secret".into()
-                }
                 "auth.jwt" => "cannot create a token for ServiceAccount".into(),
-                _ => format!("spec.provider.vault.{field}"),
+                "auth.gcp.workloadIdentity" => format!("spec.provider.vault.{field}"),
+                _ => "cannot read Secret".into(),
             };
             scene
                 .wait_ready("clustersecretstore", &name, "False", &refusal)

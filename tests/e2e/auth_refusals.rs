@@ -15,7 +15,7 @@ fn user_pass(path: &str, user: &str, namespace: &str) -> Value {
 async fn complaint(scene: &Scene, name: &str) -> Result<String> {
     let store = format!("{}-{name}", scene.class);
     scene
-        .wait_ready("clustersecretstore", &store, "False", "VaultDenied")
+        .wait_ready("clustersecretstore", &store, "False", "Vault")
         .await
 }
 

@@ -326,8 +326,8 @@ pub fn at_read() -> Vec<Case> {
         ),
         Case::calm("read-429", Fault::Wire(answers(READ, 429, ""))),
         Case::calm(
-            "read-429-retry-after-a-day",
-            Fault::Wire(answers(READ, 429, "Retry-After: 86400")),
+            "read-429-retry-after-long",
+            Fault::Wire(answers(READ, 429, "Retry-After: 20")),
         ),
         Case::calm(
             "read-429-retry-after-date",
