@@ -213,13 +213,12 @@ async fn lead(
 
 async fn keep_sessions(ctx: Arc<Context>, mut over: tokio_watch::Receiver<bool>) {
     loop {
-        // Not the guard that `wait_for` lends: it must not be held while sessions are kept.
         let is_over = async { over.wait_for(|over| *over).await.is_ok() };
         tokio::select! {
             _ = is_over => return,
             () = sleep(Duration::from_secs(1)) => {}
         }
-        ctx.stores.keep_sessions().await;
+        ctx.stores.keep_sessions();
     }
 }
 

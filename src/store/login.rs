@@ -183,13 +183,6 @@ impl Login {
         state.relogin_pause = Duration::ZERO;
     }
 
-    /// Whether a refused login may be tried again now.
-    pub async fn refusal_over(&self) -> bool {
-        let state = self.state.lock().await;
-        let refused = state.refused.as_ref();
-        state.denied && refused.is_some_and(|refused| refused.retry <= Instant::now())
-    }
-
     /// Takes note of a new token.
     fn note(&self, state: &mut State, lease: Lease) -> Held {
         state.serial += 1;
@@ -373,9 +366,27 @@ impl Login {
         }
     }
 
-    /// When the token must be renewed: at two thirds of its life.
-    pub async fn renewal_due(&self) -> Option<Instant> {
-        self.state.lock().await.held.as_ref()?.renew_at
+    /// Whether the token must be renewed, at two thirds of its life, or a refused login may be tried again. Not while
+    /// something is done about either.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        let Ok(state) = self.state.try_lock() else {
+            return false;
+        };
+        state.renewal_due() || state.refusal_over()
+    }
+
+    /// Does what [is due](Self::is_due), as one of the requests that the server is given at once.
+    pub async fn keep(&self) {
+        let _permit = self.connection.permit().await;
+        let due = self.state.lock().await.renewal_due();
+        if due && let Err(error) = self.renew().await {
+            tracing::debug!(?error, "token not renewed; it is tried again");
+        }
+        if self.state.lock().await.refusal_over() {
+            // Success is told through the same channel as any change of a login.
+            let _ = self.ensure().await;
+        }
     }
 
     /// Renews the token, or replaces it when renewal is refused or brings less than half of its life. A token

@@ -84,6 +84,18 @@ impl State {
         });
     }
 
+    /// Whether the token has lived two thirds of its life.
+    pub(super) fn renewal_due(&self) -> bool {
+        let due = self.held.as_ref().and_then(|held| held.renew_at);
+        due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Whether a refused login may be tried again now.
+    pub(super) fn refusal_over(&self) -> bool {
+        let refused = self.refused.as_ref();
+        self.denied && refused.is_some_and(|refused| refused.retry <= Instant::now())
+    }
+
     pub(super) fn holds(&self, token: &Token) -> bool {
         self.held.as_ref().is_some_and(|held| held.lease.token == *token)
     }
