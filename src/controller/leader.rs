@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::target::fence::Fence;
 
+/// Tries to let go of the lease.
+const RELEASE_TRIES: usize = 3;
+
 /// Times of the election, as ESO's flags name them.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -104,17 +107,25 @@ impl Candidate {
     /// Lets go of the lease, so that another replica need not wait.
     pub async fn release(client: Client, namespace: &str, name: &str, identity: &str) {
         let api: Api<Lease> = Api::namespaced(client, namespace);
-        let Ok(mut lease) = api.get(name).await else {
-            return;
-        };
-        let spec = lease.spec.get_or_insert_default();
-        if spec.holder_identity.as_deref() != Some(identity) {
-            return;
-        }
-        spec.holder_identity = Some(String::new());
-        spec.lease_duration_seconds = Some(1);
-        if let Err(error) = api.replace(name, &PostParams::default(), &lease).await {
-            tracing::debug!(%error, "lease not released; it runs out by itself");
+        for _ in 0..RELEASE_TRIES {
+            let Ok(mut lease) = api.get(name).await else {
+                return;
+            };
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_deref() != Some(identity) {
+                return;
+            }
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+            // A conflict is our own renewal, which was under way when the election ended.
+            match won(api.replace(name, &PostParams::default(), &lease).await) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "lease not released; it runs out by itself");
+                    return;
+                }
+            }
         }
     }
 
@@ -175,11 +186,51 @@ impl Candidate {
     }
 }
 
-/// A conflict means that another replica was faster.
+/// A conflict means that somebody else was faster.
 fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
     match result {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_renewal_that_is_under_way_does_not_keep_the_lease_from_being_released() {
+        let puts = Arc::new(AtomicUsize::new(0));
+        let counted = puts.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let puts = counted.clone();
+            async move {
+                let lease = json!({
+                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                    "metadata": {"name": "lease", "namespace": "n", "resourceVersion": "1"},
+                    "spec": {"holderIdentity": "me"},
+                });
+                let conflict = json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409,
+                    "message": "the object has been modified",
+                });
+                let first = request.method() == Method::PUT && puts.fetch_add(1, Ordering::Relaxed) == 0;
+                let (status, body) = if first { (409, conflict) } else { (200, lease) };
+                let response = Response::builder()
+                    .status(status)
+                    .body(Body::from(body.to_string().into_bytes()));
+                Ok::<_, std::convert::Infallible>(response.unwrap())
+            }
+        });
+        Candidate::release(Client::new(service, "n"), "n", "lease", "me").await;
+        assert_eq!(puts.load(Ordering::Relaxed), 2);
     }
 }
