@@ -142,15 +142,11 @@ pub async fn run(
     }
     let lead = lead(ctx.clone(), settings.clone(), synced, ready, stop.clone());
     let mut lead = tokio::spawn(lead);
-    let ended = tokio::select! {
-        // First: when asked to stop, the work loop ends too, and that is no fault.
-        biased;
-        _ = stop.wait_for(|stop| *stop) => Ok(()),
-        ended = loops.join_next() => Err(format!("a loop ended: {ended:?}")),
-        ended = &mut lead => Err(format!("the work loop ended: {ended:?}")),
-    };
+    let ended = end(&mut stop, loops.join_next(), &mut lead).await;
     if ended.is_ok() {
-        let _ = timeout(DRAIN + Duration::from_secs(1), lead).await;
+        if !lead.is_finished() {
+            let _ = timeout(DRAIN + Duration::from_secs(1), lead).await;
+        }
         let _ = timeout(FAREWELL, stores.close()).await;
     }
     loops.abort_all();
@@ -159,6 +155,21 @@ pub async fn run(
         let _ = timeout(FAREWELL, farewell).await;
     }
     ended
+}
+
+/// Waits for the end: because it was asked for, or by a fault.
+async fn end(
+    stop: &mut tokio_watch::Receiver<bool>,
+    loops: impl Future<Output: std::fmt::Debug>,
+    lead: impl Future<Output: std::fmt::Debug>,
+) -> Result<(), String> {
+    let ended = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        ended = loops => format!("a loop ended: {ended:?}"),
+        ended = lead => format!("the work loop ended: {ended:?}"),
+    };
+    // The work loop ends too when asked to stop, and may have heard of it first: that is no fault.
+    if *stop.borrow() { Ok(()) } else { Err(ended) }
 }
 
 /// Works while this replica leads; a standby keeps its watches warm and does nothing else.
@@ -314,5 +325,22 @@ mod tests {
         wanted.sort_unstable();
         assert_eq!(seen, wanted);
         assert!(metrics.text().contains("keyferry_panics_total 1"));
+    }
+
+    #[tokio::test]
+    async fn a_work_loop_that_hears_of_the_stop_first_is_no_fault() {
+        let (stop, mut heard) = tokio_watch::channel(false);
+        let lead = std::future::poll_fn(|_| {
+            stop.send_replace(true);
+            std::task::Poll::Ready(())
+        });
+        assert_eq!(end(&mut heard, std::future::pending::<()>(), lead).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_ends_by_itself_is_a_fault() {
+        let (_stop, mut heard) = tokio_watch::channel(false);
+        let ended = end(&mut heard, async { "watch" }, std::future::pending::<()>()).await;
+        assert_eq!(ended, Err("a loop ended: \"watch\"".into()));
     }
 }

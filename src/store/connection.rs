@@ -29,6 +29,8 @@ const SLOW_PROBES: u32 = 3;
 const SLOW: Duration = Duration::from_secs(1);
 /// An outage by an election is told after this long: with Vault's defaults one takes up to some ten seconds.
 const ELECTION: Duration = Duration::from_secs(15);
+/// No answer at all so soon after nodes that know of no active one is taken for a part of their election.
+const UNSTEADY: Duration = Duration::from_secs(1);
 /// Standbys that named an active node which did not answer are believed again after this long: by then Vault
 /// itself notices that they have lost it (two heartbeats of 5 s). Doubled with each disappointment.
 const DOUBT_FIRST: Duration = Duration::from_secs(10);
@@ -45,6 +47,8 @@ pub struct Down {
     pub outage: Outage,
     /// When it was first seen.
     pub since: Timestamp,
+    /// Whether it began as an election of the cluster.
+    pub election: bool,
 }
 
 impl Down {
@@ -52,7 +56,9 @@ impl Down {
     #[must_use]
     pub fn quiet_until(&self) -> Option<Timestamp> {
         let until = self.since.checked_add(ELECTION).ok()?;
-        (self.outage == Outage::NoActiveNode && Timestamp::now() < until).then_some(until)
+        // Nodes that restart or change places break connections meanwhile; one that is sealed is news.
+        let part_of_it = matches!(self.outage, Outage::NoActiveNode | Outage::Unreachable(_));
+        (self.election && part_of_it && Timestamp::now() < until).then_some(until)
     }
 }
 
@@ -293,7 +299,10 @@ impl Connection {
             Some((_, seen)) => seen.clone(),
             None => {
                 let probed = Instant::now();
-                let seen = self.look_afresh(error, begun).await?;
+                let election = last
+                    .as_ref()
+                    .is_some_and(|(at, seen)| *seen == Seen::Election && at.elapsed() < UNSTEADY);
+                let seen = self.look_afresh(error, election, begun).await?;
                 *last = Some((probed, seen.clone()));
                 seen
             }
@@ -304,11 +313,18 @@ impl Connection {
         Ok(seen)
     }
 
-    async fn look_afresh(&self, error: &VaultError, begun: Instant) -> Result<Seen, CallError> {
+    async fn look_afresh(
+        &self,
+        error: &VaultError,
+        election: bool,
+        begun: Instant,
+    ) -> Result<Seen, CallError> {
         let seen = match self.look(None).await {
             Ok(Serving::Itself) => Seen::Active,
             Ok(Serving::Through(leader)) => Seen::Standby(leader),
             Err(Outage::NoActiveNode) => return Ok(Seen::Election),
+            // Nodes that change places break connections for a moment.
+            Err(Outage::Unreachable(_)) if election => return Ok(Seen::Election),
             // What redirects its health check as well is no standby: the call's error says what to do.
             Err(Outage::Failing(300..400)) if *error == VaultError::Redirected => {
                 return Err(CallError::Vault(VaultError::Redirected));
@@ -411,10 +427,7 @@ impl Connection {
                             continue;
                         }
                         Err(outage) if outage != down.outage => {
-                            strong.health.send_replace(Health::Down(Down {
-                                outage,
-                                since: down.since,
-                            }));
+                            strong.health.send_replace(Health::Down(Down { outage, ..down }));
                             // Something happens there: an unsealed node is about to lead, for example.
                             pause = PROBE_FIRST;
                         }
@@ -447,21 +460,31 @@ impl Connection {
 fn down_since(outage: Outage, begun: Instant) -> Down {
     let now = Timestamp::now();
     let since = now.checked_sub(begun.elapsed()).unwrap_or(now);
-    Down { outage, since }
+    Down {
+        outage,
+        since,
+        election: outage == Outage::NoActiveNode,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::error::Unreachable;
 
     #[test]
     fn only_an_election_is_kept_quiet_and_only_as_long_as_one_takes() {
-        let ago = |outage, seconds| Down {
+        let ago = |outage, election, seconds| Down {
             outage,
             since: Timestamp::now() - Duration::from_secs(seconds),
+            election,
         };
-        assert!(ago(Outage::NoActiveNode, 10).quiet_until().is_some());
-        assert!(ago(Outage::NoActiveNode, 20).quiet_until().is_none());
-        assert!(ago(Outage::Sealed, 0).quiet_until().is_none());
+        let broken = Outage::Unreachable(Unreachable::Broken);
+        assert!(ago(Outage::NoActiveNode, true, 10).quiet_until().is_some());
+        assert!(ago(Outage::NoActiveNode, true, 20).quiet_until().is_none());
+        // A node that changes its place breaks connections; one that is sealed meanwhile is news.
+        assert!(ago(broken, true, 10).quiet_until().is_some());
+        assert!(ago(Outage::Sealed, true, 0).quiet_until().is_none());
+        assert!(ago(broken, false, 0).quiet_until().is_none());
     }
 }
