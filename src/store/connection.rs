@@ -254,12 +254,13 @@ impl Connection {
     /// What the call brought, if it is not worth another try.
     async fn retry(&self, error: VaultError, trial: &mut Trial) -> Result<(), CallError> {
         // A standby that does not reach the active node redirects to it.
-        if !error.casts_suspicion() && error != VaultError::Redirected {
+        let redirected = error == VaultError::Redirected;
+        if !error.casts_suspicion() && !redirected {
             return Err(CallError::Vault(error));
         }
         // Time that ends while the nodes are looked at leaves one more try, which then meets the same judgement.
         let over = trial.over();
-        let seen = self.suspect(&error, over, trial.begun).await?;
+        let seen = self.suspect(redirected, over, trial.begun).await?;
         trial.note(&error, &seen);
         if trial.is_early() && seen != Seen::Election {
             if !trial.least_pause().is_zero() {
@@ -283,11 +284,11 @@ impl Connection {
         })
     }
 
-    /// Asks for the server's health, once for all who suspect it at the same time.
+    /// Asks for the server's health, once for all who suspect it at the same time; `redirected` says that a call was.
     ///
     /// # Errors
     /// The outage, if it is one. An election is one only if the time of the call is `over`.
-    async fn suspect(&self, error: &VaultError, over: bool, begun: Instant) -> Result<Seen, CallError> {
+    async fn suspect(&self, redirected: bool, over: bool, begun: Instant) -> Result<Seen, CallError> {
         let asked = Instant::now();
         let mut last = self.suspicion.lock().await;
         if let Health::Down(down) = self.health() {
@@ -302,7 +303,7 @@ impl Connection {
                 let election = last
                     .as_ref()
                     .is_some_and(|(at, seen)| *seen == Seen::Election && at.elapsed() < UNSTEADY);
-                let seen = self.look_afresh(error, election, begun).await?;
+                let seen = self.look_afresh(redirected, election, begun).await?;
                 *last = Some((probed, seen.clone()));
                 seen
             }
@@ -313,12 +314,7 @@ impl Connection {
         Ok(seen)
     }
 
-    async fn look_afresh(
-        &self,
-        error: &VaultError,
-        election: bool,
-        begun: Instant,
-    ) -> Result<Seen, CallError> {
+    async fn look_afresh(&self, redirected: bool, election: bool, begun: Instant) -> Result<Seen, CallError> {
         let seen = match self.look(None).await {
             Ok(Serving::Itself) => Seen::Active,
             Ok(Serving::Through(leader)) => Seen::Standby(leader),
@@ -326,7 +322,7 @@ impl Connection {
             // Nodes that change places break connections for a moment.
             Err(Outage::Unreachable(_)) if election => return Ok(Seen::Election),
             // What redirects its health check as well is no standby: the call's error says what to do.
-            Err(Outage::Failing(300..400)) if *error == VaultError::Redirected => {
+            Err(Outage::Failing(300..400)) if redirected => {
                 return Err(CallError::Vault(VaultError::Redirected));
             }
             Err(outage) => return Err(CallError::Outage(self.go_down(outage, begun))),
@@ -446,11 +442,7 @@ impl Connection {
     /// # Errors
     /// The outage, if it is one.
     pub async fn validate(&self) -> Result<(), Down> {
-        let now = Instant::now();
-        match self
-            .suspect(&VaultError::Outage(Outage::NoActiveNode), true, now)
-            .await
-        {
+        match self.suspect(false, true, Instant::now()).await {
             Err(CallError::Outage(down)) => Err(down),
             _ => Ok(()),
         }

@@ -53,7 +53,7 @@ impl Stores {
         if let Err(down) = connection.validate().await {
             return Verdict::Outage { url, down };
         }
-        if settings.auth.is_referent() {
+        if settings.referent {
             return Verdict::Ready;
         }
         let session = match self.session(store, settings, Identity { referent: None }) {

@@ -77,6 +77,16 @@ fn refused(message: String) -> LoginError {
     LoginError::Refused(Refusal { message, fault })
 }
 
+/// Outages and rate limits are no answer to a login; anything else that Vault says is.
+fn answered<T>(result: Result<T, CallError>) -> Result<Result<T, VaultError>, LoginError> {
+    match result {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(CallError::Outage(down)) => Err(LoginError::Outage(down)),
+        Err(CallError::Vault(VaultError::RateLimited { .. })) => Err(LoginError::RateLimited),
+        Err(CallError::Vault(error)) => Ok(Err(error)),
+    }
+}
+
 /// The token of one identity at one server.
 pub struct Login {
     id: u64,
@@ -229,55 +239,49 @@ impl Login {
     }
 
     async fn log_in(&self, call: Call, whose: &str) -> Result<Lease, LoginError> {
-        let log_in = |transport: Arc<Transport>| {
-            let (namespace, call) = (self.settings.auth_namespace.clone(), call.clone());
-            async move { auth::log_in(&transport, namespace, call).await }
-        };
-        let answer = self.connection.call("login", log_in).await;
-        answer.map_err(|error| match error {
-            CallError::Outage(down) => LoginError::Outage(down),
-            CallError::Vault(VaultError::RateLimited { .. }) => LoginError::RateLimited,
-            CallError::Vault(error) => {
-                let auth = &self.settings.auth;
-                let message = auth.refusal(self.connection.url(), &error, whose);
-                let fault = match error {
-                    _ if auth.method().locks_out(&error) => Fault::Counted,
-                    VaultError::Status { status: 500.., .. }
-                    | VaultError::Unreachable(_)
-                    | VaultError::Outage(_)
-                    | VaultError::Redirected
-                    | VaultError::NotVault
-                    | VaultError::InFront { .. } => Fault::Server,
-                    _ => Fault::Identity,
-                };
-                LoginError::Refused(Refusal { message, fault })
-            }
+        let log_in = |transport| auth::log_in(transport, self.settings.auth_namespace.clone(), call.clone());
+        let answer = answered(self.connection.call("login", log_in).await)?;
+        answer.map_err(|error| {
+            let auth = &self.settings.auth;
+            let message = auth.refusal(self.connection.url(), &error, whose);
+            let fault = match error {
+                _ if auth.method().locks_out(&error) => Fault::Counted,
+                VaultError::Status { status: 500.., .. }
+                | VaultError::Unreachable(_)
+                | VaultError::Outage(_)
+                | VaultError::Redirected
+                | VaultError::NotVault
+                | VaultError::InFront { .. } => Fault::Server,
+                _ => Fault::Identity,
+            };
+            LoginError::Refused(Refusal { message, fault })
         })
     }
 
     /// A given token costs one look at it where another costs a login: it tells a dead token from one
     /// without a policy, and when it must be renewed. A token that may not look at itself is taken as it is.
     async fn look_up(&self, token: Token) -> Result<Lease, LoginError> {
-        match self.looked_up(&token).await {
+        match answered(self.about("lookup", &token, auth::look_up).await)? {
             Ok(lease) => Ok(lease),
-            Err(CallError::Outage(down)) => Err(LoginError::Outage(down)),
-            Err(CallError::Vault(VaultError::RateLimited { .. })) => Err(LoginError::RateLimited),
-            Err(CallError::Vault(error)) if error.is_dead_token() => Err(refused(format!(
+            Err(error) if error.is_dead_token() => Err(refused(format!(
                 "Vault {} does not know {}: it has expired, was revoked, or is of another Vault or namespace; {}",
                 self.connection.url(),
                 self.whom(),
                 self.settings.auth.method().advice(),
             ))),
-            Err(CallError::Vault(_)) => Ok(Lease::given(token)),
+            Err(_) => Ok(Lease::given(token)),
         }
     }
 
-    async fn looked_up(&self, token: &Token) -> Result<Lease, CallError> {
-        let look_up = |transport: Arc<Transport>| {
-            let (namespace, token) = (self.settings.auth_namespace.clone(), token.clone());
-            async move { auth::look_up(&transport, namespace, &token).await }
-        };
-        self.connection.call("lookup", look_up).await
+    /// What a token asks about itself, in the namespace that it was obtained in.
+    async fn about<T, F: Future<Output = Result<T, VaultError>>>(
+        &self,
+        operation: &'static str,
+        token: &Token,
+        ask: impl Fn(Arc<Transport>, Option<String>, Token) -> F,
+    ) -> Result<T, CallError> {
+        let ask = |transport| ask(transport, self.settings.auth_namespace.clone(), token.clone());
+        self.connection.call(operation, ask).await
     }
 
     /// The token to retry with after a 403: a newer one that somebody else obtained meanwhile, or one of a new
@@ -322,7 +326,10 @@ impl Login {
     /// Whether the held token lives, as Vault says.
     async fn is_living(&self, state: &State) -> bool {
         match &state.held {
-            Some(held) => self.looked_up(&held.lease.token).await.is_ok(),
+            Some(held) => self
+                .about("lookup", &held.lease.token, auth::look_up)
+                .await
+                .is_ok(),
             None => false,
         }
     }
@@ -333,7 +340,7 @@ impl Login {
         let Some(held) = &mut state.held else { return "" };
         // Every token may look at itself, by Vault's default policy: asked once, and not of one with few uses.
         if held.blind.is_none() && held.lease.uses.is_none() {
-            let looked = self.looked_up(&held.lease.token).await;
+            let looked = self.about("lookup", &held.lease.token, auth::look_up).await;
             held.blind = Some(matches!(looked, Err(CallError::Vault(VaultError::Denied { .. }))));
         }
         match held.blind {
@@ -433,20 +440,14 @@ impl Login {
 
     /// Whether a renewal brought a life worth having.
     async fn renewed(&self, held: &mut Held) -> Result<bool, LoginError> {
-        let renew = |transport: Arc<Transport>| {
-            let (namespace, token) = (self.settings.auth_namespace.clone(), held.lease.token.clone());
-            async move { auth::renew(&transport, namespace, &token).await }
-        };
-        match self.connection.call("renew", renew).await {
+        match answered(self.about("renew", &held.lease.token, auth::renew).await)? {
             Ok(lease) if lease.ttl >= held.lease.ttl.map(|ttl| ttl / 2) => {
                 let revocable = held.lease.revocable;
                 *held = Held::new(Lease { revocable, ..lease });
                 Ok(true)
             }
-            Err(CallError::Outage(down)) => Err(LoginError::Outage(down)),
-            Err(CallError::Vault(VaultError::RateLimited { .. })) => Err(LoginError::RateLimited),
             // Capped by its maximum, or refused: log in anew while the old one still lives.
-            Ok(_) | Err(CallError::Vault(_)) => Ok(false),
+            Ok(_) | Err(_) => Ok(false),
         }
     }
 
@@ -462,11 +463,7 @@ impl Login {
         if !lease.revocable || lease.uses == Some(0) {
             return;
         }
-        let revoke = |transport: Arc<Transport>| {
-            let (namespace, token) = (self.settings.auth_namespace.clone(), lease.token.clone());
-            async move { auth::revoke(&transport, namespace, &token).await }
-        };
-        if let Err(error) = self.connection.call("revoke", revoke).await {
+        if let Err(error) = self.about("revoke", &lease.token, auth::revoke).await {
             let server = self.connection.url();
             tracing::debug!(server, ?error, "token not revoked; it ends with its life");
         }

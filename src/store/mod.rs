@@ -298,7 +298,7 @@ impl Stores {
             return Err(ReadError::Vault(VaultError::BadRequest(why)));
         };
         store.permit(&settings.kv, namespace, &path, question)?;
-        let referent = settings.auth.is_referent().then(|| namespace.to_string());
+        let referent = settings.referent.then(|| namespace.to_string());
         let session = self
             .session(store, settings, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;

@@ -58,6 +58,8 @@ pub struct Settings {
     pub kv: Kv,
     /// How to log in.
     pub auth: Auth,
+    /// Whether who speaks depends on the namespace of the ExternalSecret: [`Auth::is_referent`], which each read asks.
+    pub referent: bool,
     /// How to repeat a read that failed by the server's fault.
     pub retries: Retries,
 }
@@ -89,13 +91,13 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
         .map_err(|e| Invalid(e.to_string()))?;
     let scope = |provider| Scope { key, provider };
     let retries = Retries::of(spec).map_err(Invalid)?;
-    let mut settings = match &spec.provider {
+    let settings = match &spec.provider {
         Provider {
             vault: Some(vault), ..
-        } => scope("vault").vault(vault)?,
+        } => scope("vault").vault(vault, retries)?,
         Provider {
             open_bao: Some(bao), ..
-        } => scope("openBao").open_bao(bao)?,
+        } => scope("openBao").open_bao(bao, retries)?,
         Provider { fake: Some(fake), .. } => return Fake::resolve(fake).map(Served::Fake),
         other => {
             let name = other.name().map_err(|e| Invalid(e.to_string()))?;
@@ -105,7 +107,6 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
             )));
         }
     };
-    settings.retries = retries;
     Ok(Served::Vault(Box::new(settings)))
 }
 
@@ -136,7 +137,7 @@ impl Settings {
 }
 
 impl Scope<'_> {
-    fn vault(&self, vault: &VaultProvider) -> Result<Settings, Invalid> {
+    fn vault(&self, vault: &VaultProvider, retries: Retries) -> Result<Settings, Invalid> {
         let auth_spec = vault.auth.as_ref().ok_or_else(|| self.no_auth())?;
         let auth = Auth::resolve(self, auth_spec)?;
         let client_certificate = match auth.method().client_certificate() {
@@ -158,13 +159,15 @@ impl Scope<'_> {
                     .filter(|path| !path.trim_matches('/').is_empty()),
                 version: vault.version.unwrap_or_default(),
             },
+            referent: auth.is_referent(),
             auth,
-            retries: Retries::default(),
+            retries,
         })
     }
 
-    fn open_bao(&self, bao: &OpenBaoProvider) -> Result<Settings, Invalid> {
+    fn open_bao(&self, bao: &OpenBaoProvider, retries: Retries) -> Result<Settings, Invalid> {
         let auth_spec = bao.auth.as_ref().ok_or_else(|| self.no_auth())?;
+        let auth = Auth::resolve(self, &as_vault(auth_spec))?;
         Ok(Settings {
             url: bao.server.trim().trim_end_matches('/').to_string(),
             namespace: given(bao.namespace.as_ref()),
@@ -177,8 +180,9 @@ impl Scope<'_> {
                 mount: Some(bao.path.clone().unwrap_or_else(|| "kv".into())),
                 version: bao.version.unwrap_or(KvVersion::V2),
             },
-            auth: Auth::resolve(self, &as_vault(auth_spec))?,
-            retries: Retries::default(),
+            referent: auth.is_referent(),
+            auth,
+            retries,
         })
     }
 

@@ -1,7 +1,9 @@
 //! Logging in, and what becomes of the token.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustify::endpoint::Endpoint;
 use serde::Deserialize;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
 use zeroize::Zeroizing;
@@ -98,7 +100,7 @@ fn lease(body: &[u8]) -> Result<Lease, VaultError> {
 /// # Errors
 /// What Vault answered; 403 and 400 are faults of the proof or of the role.
 pub async fn log_in(
-    transport: &Transport,
+    transport: Arc<Transport>,
     namespace: Option<String>,
     login: Call,
 ) -> Result<Lease, VaultError> {
@@ -111,23 +113,19 @@ pub async fn log_in(
 /// # Errors
 /// What Vault answered; 403 with 'invalid token' if it lives no more.
 pub async fn look_up(
-    transport: &Transport,
+    transport: Arc<Transport>,
     namespace: Option<String>,
-    token: &Token,
+    token: Token,
 ) -> Result<Lease, VaultError> {
-    let request = LookupTokenSelfRequest::builder()
-        .build()
-        .map_err(|_| VaultError::BadRequest("the look at the token is incomplete".into()))?;
-    let reply = transport
-        .send(Call::new(&request)?.token(token).namespace(namespace))
-        .await?;
-    let answer: LookUpAnswer = serde_json::from_slice(&reply.success()?).map_err(|_| {
+    let request = LookupTokenSelfRequest::builder().build().ok();
+    let body = ask_as(&transport, namespace, &token, request).await?;
+    let answer: LookUpAnswer = serde_json::from_slice(&body).map_err(|_| {
         VaultError::BadAnswer("Vault's answer to the look at the token is not of the known form")
     })?;
     Ok(Lease {
         ttl: (answer.data.ttl > 0).then(|| Duration::from_secs(answer.data.ttl)),
         renewable: answer.data.renewable,
-        ..Lease::given(token.clone())
+        ..Lease::given(token)
     })
 }
 
@@ -136,17 +134,12 @@ pub async fn look_up(
 /// # Errors
 /// What Vault answered; the caller then logs in again.
 pub async fn renew(
-    transport: &Transport,
+    transport: Arc<Transport>,
     namespace: Option<String>,
-    token: &Token,
+    token: Token,
 ) -> Result<Lease, VaultError> {
-    let request = RenewTokenSelfRequest::builder()
-        .build()
-        .map_err(|_| VaultError::BadRequest("the renewal is incomplete".into()))?;
-    let reply = transport
-        .send(Call::new(&request)?.token(token).namespace(namespace))
-        .await?;
-    lease(&reply.success()?)
+    let request = RenewTokenSelfRequest::builder().build().ok();
+    lease(&ask_as(&transport, namespace, &token, request).await?)
 }
 
 /// Revokes a token that a login gave us.
@@ -154,17 +147,25 @@ pub async fn renew(
 /// # Errors
 /// What Vault answered; the token then ends with its life.
 pub async fn revoke(
+    transport: Arc<Transport>,
+    namespace: Option<String>,
+    token: Token,
+) -> Result<(), VaultError> {
+    let request = RevokeTokenSelfRequest::builder().build().ok();
+    ask_as(&transport, namespace, &token, request).await.map(drop)
+}
+
+/// The body of a successful answer to what a token asks about itself.
+async fn ask_as<E: Endpoint>(
     transport: &Transport,
     namespace: Option<String>,
     token: &Token,
-) -> Result<(), VaultError> {
-    let request = RevokeTokenSelfRequest::builder()
-        .build()
-        .map_err(|_| VaultError::BadRequest("the revocation is incomplete".into()))?;
-    let reply = transport
-        .send(Call::new(&request)?.token(token).namespace(namespace))
-        .await?;
-    reply.success().map(|_| ())
+    request: Option<E>,
+) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let request =
+        request.ok_or_else(|| VaultError::BadRequest("the request about the token is incomplete".into()))?;
+    let call = Call::new(&request)?.token(token).namespace(namespace);
+    transport.send(call).await?.success()
 }
 
 #[cfg(test)]

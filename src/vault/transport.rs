@@ -342,31 +342,46 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Reply, VaultError> {
+async fn read(response: reqwest::Response) -> Result<Reply, VaultError> {
     let status = response.status().as_u16();
     let retry_after = response
         .headers()
         .get("Retry-After")
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(Duration::from_secs);
-    let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response
-        .chunk()
+    let body = bounded_body(response, BODY_LIMIT)
         .await
-        .map_err(|e| VaultError::Unreachable(Unreachable::from(&e)))?
-    {
-        if body.len() + chunk.len() > BODY_LIMIT {
-            return Err(VaultError::BadAnswer(
-                "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
-            ));
-        }
-        body.extend_from_slice(&chunk);
-    }
+        .map_err(VaultError::Unreachable)?
+        .ok_or(VaultError::BadAnswer(
+            "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
+        ))?;
     Ok(Reply {
         status,
         retry_after,
         body,
     })
+}
+
+/// A body of at most so many bytes; of a larger one nothing is kept.
+///
+/// # Errors
+/// If the connection fails before its end.
+pub async fn bounded_body(
+    mut response: reqwest::Response,
+    limit: usize,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Unreachable> {
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| Unreachable::from(&error))?
+    {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
 }
 
 fn base_url(text: &str) -> Result<Url, VaultError> {

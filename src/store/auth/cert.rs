@@ -6,7 +6,7 @@ use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
 use serde_json::json;
 
-use super::{Method, Proof, complete, mount_or};
+use super::{Method, Proof, complete, mount_or, role_at};
 use crate::api::meta::SecretKeySelector;
 use crate::api::vault::VaultCertAuth;
 use crate::store::credentials::{Credentials, Identity};
@@ -78,7 +78,7 @@ impl Method for Cert {
     fn whom(&self) -> String {
         match self.role.as_str() {
             "" => format!("any role (mount '{}')", self.mount),
-            role => format!("role '{role}' (mount '{}')", self.mount),
+            role => role_at(role, &self.mount),
         }
     }
 

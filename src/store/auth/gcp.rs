@@ -16,7 +16,7 @@ use sha2::Sha256;
 use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 use zeroize::Zeroizing;
 
-use super::{Method, Proof, complete, mount_or};
+use super::{Method, Proof, complete, mount_or, role_at};
 use crate::api::meta::SecretKeySelector;
 use crate::api::vault::VaultGcpAuth;
 use crate::store::credentials::{Credentials, Identity};
@@ -125,7 +125,7 @@ fn unserved(scope: &Scope<'_>, auth: &VaultGcpAuth) -> Invalid {
 #[async_trait]
 impl Method for Gcp {
     fn whom(&self) -> String {
-        format!("role '{}' (mount '{}')", self.role, self.mount)
+        role_at(&self.role, &self.mount)
     }
 
     fn mount(&self) -> Option<(&str, &'static str)> {

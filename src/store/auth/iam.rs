@@ -14,7 +14,7 @@ use super::aws::own::Own;
 use super::aws::sign::{Place, Request, sign};
 use super::aws::sts::{FORM, Sts, VERSION, signed_url};
 use super::aws::{self};
-use super::{Method, Proof, complete, mount_or, text};
+use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultAwsAuthSecretRef, VaultAwsJwtAuth, VaultIamAuth};
 use crate::store::credentials::{Credentials, Identity, JwtSource, TOKEN_SECONDS};
 use crate::store::scope::{Invalid, Need, ReferenceKind, Scope, SecretKey};
@@ -267,7 +267,7 @@ fn is_region(text: &str) -> bool {
 #[async_trait]
 impl Method for Iam {
     fn whom(&self) -> String {
-        format!("role '{}' (mount '{}')", self.vault_role, self.mount)
+        role_at(&self.vault_role, &self.mount)
     }
 
     fn mount(&self) -> Option<(&str, &'static str)> {
@@ -300,10 +300,7 @@ impl Method for Iam {
             return None;
         };
         if *phrase == "entry for role" {
-            return Some(format!(
-                "has no role '{}' at auth mount '{}'; create it, or correct auth.iam.vaultRole",
-                self.vault_role, self.mount
-            ));
+            return Some(no_role(&self.vault_role, &self.mount, "iam.vaultRole"));
         }
         let (phrase, advice) = EXPLANATIONS.iter().find(|(known, _)| known == phrase)?;
         Some(format!(

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 
-use super::{Method, Proof, complete, mount_or, text};
+use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultJwtAuth, VaultServiceAccountToken};
 use crate::store::credentials::{Credentials, Identity, JwtSource, TOKEN_SECONDS};
 use crate::store::scope::{Invalid, Need, Scope};
@@ -70,7 +70,7 @@ impl Method for Jwt {
     fn whom(&self) -> String {
         match self.role.as_str() {
             "" => format!("the default role (mount '{}')", self.mount),
-            role => format!("role '{role}' (mount '{}')", self.mount),
+            role => role_at(role, &self.mount),
         }
     }
 
@@ -96,10 +96,7 @@ impl Method for Jwt {
             return None;
         };
         match *phrase {
-            "could not be found" => Some(format!(
-                "has no role '{}' at auth mount '{}'; create it, or correct auth.jwt.role",
-                self.role, self.mount
-            )),
+            "could not be found" => Some(no_role(&self.role, &self.mount, "jwt.role")),
             "missing role" => Some(format!(
                 "has no default role at auth mount '{}'; set auth.jwt.role",
                 self.mount

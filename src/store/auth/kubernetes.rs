@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
 
-use super::{Method, Proof, complete, mount_or, text};
+use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::VaultKubernetesAuth;
 use crate::store::credentials::{Credentials, Identity, JwtSource};
 use crate::store::scope::{Invalid, Need, Scope};
@@ -35,7 +35,7 @@ impl Kubernetes {
 #[async_trait]
 impl Method for Kubernetes {
     fn whom(&self) -> String {
-        format!("role '{}' (mount '{}')", self.role, self.mount)
+        role_at(&self.role, &self.mount)
     }
 
     fn mount(&self) -> Option<(&str, &'static str)> {
@@ -59,10 +59,7 @@ impl Method for Kubernetes {
         else {
             return None;
         };
-        Some(format!(
-            "has no role '{}' at auth mount '{}'; create it, or correct auth.kubernetes.role",
-            self.role, self.mount
-        ))
+        Some(no_role(&self.role, &self.mount, "kubernetes.role"))
     }
 
     async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {

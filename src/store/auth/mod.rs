@@ -1,6 +1,6 @@
 //! The ways to log in, one file each, behind one small trait. A method knows what its fields mean, which
 //! objects of the cluster it needs, and the request that it makes of them; when to log in, and what becomes of
-//! the token, is [`super::session`]'s.
+//! the token, is [`super::login`]'s.
 
 mod app_role;
 mod aws;
@@ -34,7 +34,6 @@ use crate::vault::error::VaultError;
 use crate::vault::transport::Call;
 
 /// What a session proves itself with; it lives for one login.
-#[allow(clippy::large_enum_variant)]
 pub enum Proof {
     /// A token that was given to us.
     Token(SecretBytes),
@@ -135,16 +134,15 @@ impl Auth {
         } else {
             return Err(scope.no_auth());
         };
-        match found.method().mount() {
-            Some((mount, field)) => match path_fault(mount) {
-                Some(fault) => Err(Invalid(format!(
-                    "{} {fault}",
-                    scope.field(&format!("auth.{field}"))
-                ))),
-                None => Ok(found),
-            },
-            None => Ok(found),
+        if let Some((mount, field)) = found.method().mount()
+            && let Some(fault) = path_fault(mount)
+        {
+            return Err(Invalid(format!(
+                "{} {fault}",
+                scope.field(&format!("auth.{field}"))
+            )));
         }
+        Ok(found)
     }
 
     /// What the method does.
@@ -218,6 +216,16 @@ impl Auth {
 fn mount_or(given: Option<&str>, default: &str) -> String {
     let given = given.unwrap_or_default().trim_matches('/');
     if given.is_empty() { default } else { given }.to_owned()
+}
+
+/// Whom Vault takes us for, where a method has roles.
+fn role_at(role: &str, mount: &str) -> String {
+    format!("role '{role}' (mount '{mount}')")
+}
+
+/// That Vault has no such role, to follow its URL; `field` of `auth` names the role.
+fn no_role(role: &str, mount: &str, field: &str) -> String {
+    format!("has no role '{role}' at auth mount '{mount}'; create it, or correct auth.{field}")
 }
 
 /// Why a text cannot be a part of a login's path, to follow the name of its field: it would leave its place.

@@ -7,6 +7,7 @@ use reqwest::{Client, ClientBuilder, RequestBuilder, redirect};
 use zeroize::Zeroizing;
 
 use crate::vault::error::Unreachable;
+use crate::vault::transport::bounded_body;
 
 /// Bytes of an answer that are read at most.
 const BODY_LIMIT: usize = 64 << 10;
@@ -70,20 +71,15 @@ pub fn sensitive<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Resul
 /// # Errors
 /// What went wrong, to follow the name of the other side.
 pub async fn exchange(request: RequestBuilder) -> Result<Answer, &'static str> {
-    let mut response = request.send().await.map_err(|error| fault(&error))?;
+    let response = request.send().await.map_err(|error| fault((&error).into()))?;
     let status = response.status().as_u16();
-    let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response.chunk().await.map_err(|error| fault(&error))? {
-        if body.len() + chunk.len() > BODY_LIMIT {
-            return Err("sent more than 64 KiB, which was not read");
-        }
-        body.extend_from_slice(&chunk);
-    }
+    let body = bounded_body(response, BODY_LIMIT).await.map_err(fault)?;
+    let body = body.ok_or("sent more than 64 KiB, which was not read")?;
     Ok(Answer { status, body })
 }
 
-fn fault(error: &reqwest::Error) -> &'static str {
-    match Unreachable::from(error) {
+fn fault(error: Unreachable) -> &'static str {
+    match error {
         Unreachable::Dns => "is unreachable: its host name was not found",
         Unreachable::Refused => "is unreachable: connection refused",
         Unreachable::Tls(_) => "is unreachable: no trusted TLS connection",
