@@ -93,7 +93,10 @@ pub struct Making<'a>(&'a watch::Sender<usize>);
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.0.send_if_modified(|count| {
+            *count = count.saturating_sub(1);
+            *count == 0
+        });
     }
 }
 
@@ -220,7 +223,11 @@ impl Context {
 
     /// A sync begins; its Secret is made, or not, when the guard is dropped.
     pub fn making(&self) -> Making<'_> {
-        self.making.send_modify(|count| *count += 1);
+        // Who waits waits for zero: thousands of statuses must not be woken to look at every other number.
+        self.making.send_if_modified(|count| {
+            *count += 1;
+            false
+        });
         Making(&self.making)
     }
 

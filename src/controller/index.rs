@@ -9,13 +9,13 @@ use kube::ResourceExt as _;
 use crate::api::external_secret::{ExternalSecret, ExternalSecretSpec};
 use crate::api::store::StoreKey;
 
-/// Namespace and name.
+/// Namespace and name. Shared text, because every map of the controller holds a copy of every key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ObjectKey {
@@ -49,26 +49,30 @@ pub enum Change {
 pub struct Index {
     objects: HashMap<ObjectKey, Arc<ExternalSecret>>,
     by_store: HashMap<StoreKey, BTreeSet<ObjectKey>>,
-    by_target: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// By target, those whose target has another name than they have themselves, which is rare.
+    renamed: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
 
 impl Index {
     /// Takes an object in. `managedFields` are dropped: they are a third of its size and never read.
     pub fn apply(&mut self, mut object: ExternalSecret) -> (ObjectKey, Change) {
         object.metadata.managed_fields = None;
+        shrink(&mut object);
         let key = ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
-        let change = match self.objects.get(&key) {
-            Some(old) if same_wish(old, &object) => Change::OwnDoing,
-            _ => Change::Wanted,
+        let (key, change) = match self.objects.get_key_value(&key) {
+            // The key that all maps hold already.
+            Some((key, old)) if same_wish(old, &object) => (key.clone(), Change::OwnDoing),
+            Some((key, _)) => (key.clone(), Change::Wanted),
+            None => (key, Change::Wanted),
         };
         self.unlink(&key);
         for store in stores_of(&object.spec, &key.namespace) {
             self.by_store.entry(store).or_default().insert(key.clone());
         }
-        self.by_target
-            .entry(target_of(&object))
-            .or_default()
-            .insert(key.clone());
+        let target = target_of(&object);
+        if target != key {
+            self.renamed.entry(target).or_default().insert(key.clone());
+        }
         self.objects.insert(key.clone(), Arc::new(object));
         (key, change)
     }
@@ -84,7 +88,7 @@ impl Index {
         for store in stores_of(&old.spec, &key.namespace) {
             drop_from(&mut self.by_store, &store, key);
         }
-        drop_from(&mut self.by_target, &target_of(old), key);
+        drop_from(&mut self.renamed, &target_of(old), key);
     }
 
     /// One object.
@@ -98,7 +102,7 @@ impl Index {
     pub fn keys(&self, namespace: Option<&str>) -> Vec<ObjectKey> {
         self.objects
             .keys()
-            .filter(|key| namespace.is_none_or(|ns| key.namespace == ns))
+            .filter(|key| namespace.is_none_or(|ns| *key.namespace == *ns))
             .cloned()
             .collect()
     }
@@ -112,10 +116,15 @@ impl Index {
     /// Who writes this Secret.
     #[must_use]
     pub fn writers_of(&self, secret: &ObjectKey) -> Vec<ObjectKey> {
-        self.by_target
+        let namesake = self
+            .objects
             .get(secret)
+            .filter(|object| target_of(object) == *secret);
+        let renamed = self.renamed.get(secret).into_iter().flatten();
+        namesake
+            .map(|_| secret)
             .into_iter()
-            .flatten()
+            .chain(renamed)
             .cloned()
             .collect()
     }
@@ -143,6 +152,15 @@ pub fn stores_of(spec: &ExternalSecretSpec, namespace: &str) -> BTreeSet<StoreKe
         .chain(of_data_from)
         .filter_map(|reference| reference.key(namespace))
         .collect()
+}
+
+/// Gives back what reading left room for: a list of one has room for four.
+fn shrink(object: &mut ExternalSecret) {
+    object.spec.data.shrink_to_fit();
+    object.spec.data_from.shrink_to_fit();
+    if let Some(status) = &mut object.status {
+        status.conditions.shrink_to_fit();
+    }
 }
 
 fn same_wish(old: &ExternalSecret, new: &ExternalSecret) -> bool {

@@ -4,6 +4,7 @@ pub mod context;
 pub mod due;
 pub mod events;
 pub mod fetch;
+pub mod guarded;
 pub mod index;
 pub mod leader;
 pub mod manifests;

@@ -79,6 +79,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
         Err(failure) => Box::pin(outcome::fail(ctx, &work.key, &object, failure)).await,
     };
     ctx.metrics
+        .objects()
         .reconciled(&work.key.namespace, &work.key.name, started.elapsed(), failed);
     match next {
         Next::Nothing => {}
@@ -96,7 +97,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
 /// then nobody would wake the object.
 fn park(ctx: &Context, key: &ObjectKey, store: &StoreKey) {
     ctx.queue.park(key, store);
-    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let labels = ctx.namespaces().get(&*key.namespace).cloned();
     if matches!(ctx.stores.gate(store, &key.namespace, labels.as_ref()), Gate::Open(store) if store.is_up()) {
         ctx.queue
             .push_at(key, Instant::now() + Duration::from_millis(100));
@@ -222,7 +223,7 @@ async fn finish(
     let memory = ctx.memory(key);
     let known = Circumstances {
         now: Timestamp::now(),
-        version: &version_of(object),
+        version: &done.synced.version,
         last_success: memory.last_success,
         pending: false,
         template_changed: ctx.template_sources.is_changed(key),
@@ -286,7 +287,7 @@ async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, F
 
 /// All stores that the plan needs, each open; `None` if the object is another operator's.
 fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec<Arc<Store>>>, Failure> {
-    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let labels = ctx.namespaces().get(&*key.namespace).cloned();
     let mut stores = Vec::with_capacity(plan.reads.len());
     let mut closed = None;
     for read in &plan.reads {
@@ -314,14 +315,14 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
 }
 
 fn forbidden(ctx: &Context, store: &StoreKey, key: &ObjectKey) -> Failure {
-    let known = ctx.namespaces().contains_key(&key.namespace);
+    let known = ctx.namespaces().contains_key(&*key.namespace);
     let by_labels = ctx.stores.looks_at_labels(store);
     Failure::store_forbidden(store, &key.namespace, known || !by_labels)
 }
 
 /// An object that is not due yet is told at once that it may not be read any more. Its target stays as it is.
 fn still_allowed(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<(), Failure> {
-    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let labels = ctx.namespaces().get(&*key.namespace).cloned();
     let mut result = Ok(());
     for read in &plan.reads {
         let store_key = store_of(read, &key.namespace);

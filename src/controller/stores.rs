@@ -206,7 +206,7 @@ fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
 
 fn nobody(ctx: &Context, key: &StoreKey) -> Option<String> {
     let users = ctx.index().users_of(key);
-    let users = users.into_iter().map(|user| user.namespace).collect();
+    let users = users.into_iter().map(|user| user.namespace.to_string()).collect();
     let namespaces = ctx.namespaces();
     // Of several operators, each with its own namespaces, none may say what another denies.
     let all = ctx.whole_cluster.then_some(&*namespaces);

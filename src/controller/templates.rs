@@ -71,7 +71,7 @@ impl TemplateSources {
         let wanted: BTreeSet<Source> = wanted
             .into_iter()
             .map(|reference| Source {
-                namespace: key.namespace.clone(),
+                namespace: key.namespace.to_string(),
                 reference,
             })
             .collect();
@@ -115,7 +115,7 @@ impl TemplateSources {
         state.changed.remove(key);
         for (reference, version) in versions {
             let source = Source {
-                namespace: key.namespace.clone(),
+                namespace: key.namespace.to_string(),
                 reference,
             };
             if let Some(followed) = state.followed.get_mut(&source) {

@@ -258,11 +258,19 @@ async fn recovery(rig: &Rig, options: &Options) -> Result<Value> {
         .objects(options.objects, LIMIT, |_, text| fresh(text))
         .await?;
     let first = observer.times(fresh).into_iter().min().unwrap_or(last);
+    let entries = rig.vault.audit_since(audit)?;
+    // A request is written when it comes, and its answer before it goes.
+    let (mut in_flight, mut peak) = (0_i64, 0);
+    for entry in entries.iter().filter(|entry| !entry.root) {
+        in_flight += if entry.kind == "request" { 1 } else { -1 };
+        peak = peak.max(in_flight);
+    }
     let ms = |at: Instant| rounded(at.saturating_duration_since(unsealed).as_secs_f64() * 1000.0);
     Ok(json!({
         "objects": options.objects, "sealed_seconds": options.sealed, "store_ready_ms": ms(store),
         "first_fresh_ms": ms(first), "last_fresh_ms": ms(last), "vault_requests_while_sealed": requests,
         "audit_lines_while_sealed": lines, "kube_writes_while_sealed": writes, "cpu_seconds_while_sealed": rounded(cpu),
+        "vault_requests_in_flight_at_most": peak, "rss_mib": rounded(operator.rss_mib()?),
     }))
 }
 

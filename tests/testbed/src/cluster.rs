@@ -21,7 +21,7 @@ use crate::pki::{Authority, Pair};
 use crate::process::Process;
 use crate::programs::Programs;
 use crate::wait::{Ended, wait_for};
-use crate::{free_port, install_tls_provider, repository};
+use crate::{free_port, install_tls_provider, read_from, repository};
 
 const READY: Duration = Duration::from_secs(90);
 const CONTROLLERS: &str = "serviceaccount-controller,serviceaccount-token-controller,garbage-collector-controller,\
@@ -394,9 +394,8 @@ impl Cluster {
     /// # Errors
     /// If the log cannot be read.
     pub fn audit_since(&self, mark: u64) -> Result<Vec<AuditEvent>> {
-        let text = fs::read(self.folder.path().join("audit.log"))?;
-        let since = text.get(usize::try_from(mark)?..).unwrap_or_default();
-        let lines = since.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let text = read_from(&self.folder.path().join("audit.log"), mark)?;
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Ok(lines
             .filter_map(|line| serde_json::from_slice(line).ok())
             .collect())

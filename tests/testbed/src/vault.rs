@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::cluster::Cluster;
-use crate::free_port;
 use crate::process::Process;
 use crate::programs::Programs;
 use crate::wait::wait_for;
+use crate::{free_port, read_from};
 
 const READY: Duration = Duration::from_secs(60);
 const POLICY: &str = "path \"secret/*\" { capabilities = [\"read\", \"list\"] }\n\
@@ -466,9 +466,8 @@ impl Vault {
     /// # Errors
     /// If the device's file cannot be read.
     pub fn audit_since(&self, mark: u64) -> Result<Vec<AuditEntry>> {
-        let bytes = fs::read(self.folder.join("audit.log"))?;
-        let since = bytes.get(usize::try_from(mark)?..).unwrap_or_default();
-        let lines = since
+        let bytes = read_from(&self.folder.join("audit.log"), mark)?;
+        let lines = bytes
             .split(|byte| *byte == b'\n')
             .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
