@@ -150,18 +150,18 @@ impl Planner {
         Timed { pause, act }
     }
 
-    /// One to three kinds of faults, each once or twice.
+    /// Two to four kinds of faults, each up to three times.
     fn faults(&mut self, millis: u64) -> Vec<Vec<(Timed<Fault>, Duration)>> {
         let mut kinds = Fault::KINDS.to_vec();
-        let count = self.rng.random_range(1..=3);
+        let count = self.rng.random_range(2..=4);
         let mut lanes = Vec::new();
         for _ in 0..count {
             let kind = kinds.remove(self.rng.random_range(0..kinds.len()));
             let mut lane = Vec::new();
-            for _ in 0..self.rng.random_range(1..=2) {
+            for _ in 0..self.rng.random_range(1..=3) {
                 let fault = kind(&mut self.rng);
                 let length = Duration::from_millis(self.rng.random_range(300..=fault.longest()));
-                lane.push((self.timed(fault, 0..=millis / 2), length));
+                lane.push((self.timed(fault, 0..=millis / 3), length));
             }
             lanes.push(lane);
         }

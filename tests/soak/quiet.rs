@@ -111,15 +111,14 @@ fn fault(world: &World, scene: &Scene, id: &Id, external: &External, forced: boo
     let right = match &expected {
         Expected::Anything => true,
         Expected::Gone => {
-            let owned = external
-                .spec()
-                .is_some_and(|spec| spec.creation == Creation::Owner);
-            let left = secret.filter(|_| owned && external.foreign.is_none());
-            found.is_none() && left.is_none()
+            // One that was there before, and was not taken over, is nobody's to collect.
+            let controller = secret.and_then(|secret| secret.controller.as_ref());
+            found.is_none() && controller.is_none_or(|(kind, _)| kind != "ExternalSecret")
         }
         Expected::Exactly(wanted, status, reason) => data == wanted.as_ref() && ready_is(*status, &[reason]),
         Expected::ReadSince(since) => {
-            world.read_since(external, data, *since) && ready_is(true, &["SecretSynced", "SecretDeleted"])
+            world.read_since(external, data, *since)
+                && ready_is(true, &["SecretSynced", "SecretDeleted", "SecretMissing"])
         }
         Expected::Failing => ready_is(false, &["SecretSyncedError"]),
     };

@@ -31,6 +31,8 @@ pub struct External {
     /// Whether nothing happened that may have failed a sync, so that even without a further trigger it is known
     /// what the target holds.
     settled: bool,
+    /// Somebody harmed a target that is left so until the next refresh.
+    left_harmed: bool,
     pub foreign: Option<Values>,
     /// The user's own keys in a target of `Merge`; none while there is no such Secret.
     pub users: Option<Values>,
@@ -44,6 +46,11 @@ impl External {
 
     fn is(&self, creation: Creation) -> bool {
         self.spec().is_some_and(|spec| spec.creation == creation)
+    }
+
+    fn is_created_once(&self) -> bool {
+        self.spec()
+            .is_some_and(|spec| spec.refresh == Refresh::CreatedOnce)
     }
 }
 
@@ -94,6 +101,7 @@ impl World {
             created: now,
             removed: None,
             remade: None,
+            left_harmed: false,
             foreign: None,
             users: None,
             hand_deletions: Vec::new(),
@@ -134,6 +142,7 @@ impl World {
         };
         external.remade = Some(now);
         (external.trigger, external.created) = (now, now);
+        external.left_harmed = false;
         // What the earlier one left is not the new one's to delete until the garbage collector has been there.
         let spec = external.specs.last().map(|(_, spec)| spec);
         external.settled &= spec.is_some_and(|spec| {
@@ -146,6 +155,7 @@ impl World {
         self.with(id, |external| {
             // An Orphan is left to the next refresh; a target of Merge is not watched without its label.
             external.settled &= !(external.is(Creation::Orphan) || external.is(Creation::Merge));
+            external.left_harmed |= external.is(Creation::Orphan);
         });
     }
 
@@ -154,6 +164,7 @@ impl World {
         self.with(id, |external| {
             external.hand_deletions.push(now);
             external.settled &= external.is(Creation::Owner) && external.foreign.is_none();
+            external.left_harmed |= external.is(Creation::Orphan);
             (external.foreign, external.users) = (None, None);
         });
     }
@@ -181,6 +192,7 @@ impl World {
             let fails = spec.is_none_or(|spec| spec.outcome(|path| vault.current(path)) == Outcome::Fails);
             let awaited = external.is(Creation::Merge) && external.users.is_none();
             external.settled = !fails && !awaited && external.foreign.is_none();
+            external.left_harmed &= external.is_created_once();
         }
     }
 
@@ -212,6 +224,8 @@ impl World {
         }
         let outcome = spec.outcome(|path| self.vault.current(path));
         match spec.refresh {
+            // Nothing triggers it any more.
+            Refresh::CreatedOnce if external.left_harmed => Expected::Anything,
             Refresh::CreatedOnce if forced && outcome == Outcome::Fails => Expected::Anything,
             Refresh::CreatedOnce => Expected::ReadSince(external.created),
             Refresh::Hourly | Refresh::Zero | Refresh::OnChange if !forced => {
@@ -242,8 +256,9 @@ impl World {
     pub fn read_since(&self, external: &External, data: Option<&Values>, since: Tick) -> bool {
         let Some(spec) = external.spec() else { return false };
         let floors = floors_at(spec, &self.vault, since);
+        let awaited = spec.creation == Creation::Merge && external.users.is_none();
         match data {
-            None if spec.creation == Creation::None => true,
+            None if spec.creation == Creation::None || awaited => true,
             None => explain_deletion(spec, &self.vault, &floors, Tick::MAX).is_some(),
             Some(_) if spec.creation == Creation::None => false,
             Some(data) => {
@@ -375,6 +390,13 @@ mod tests {
         write(&mut world, Some(one("2")), 20);
         world.force(&id(), 30);
         assert_eq!(expected(&world, true), Expected::ReadSince(10));
+        let mut orphan = self::world(spec(Creation::Orphan, Refresh::CreatedOnce), Before::Nothing);
+        orphan.harm(&id());
+        assert_eq!(
+            expected(&orphan, true),
+            Expected::Anything,
+            "an Orphan is not repaired"
+        );
         write(&mut world, None, 40);
         assert_eq!(expected(&world, true), Expected::Anything);
     }

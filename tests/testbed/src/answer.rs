@@ -172,10 +172,13 @@ mod tests {
                 End::Close,
             ),
             Answer::raw("/reset", "HTTP/1.1 200 OK\r\n", End::Reset),
+            Answer::http("/other", 200, "", "to GET").only("GET"),
+            Answer::http("/other", 200, "", "to POST").only("POST"),
         ]));
         assert!(get(&proxy, "/whole").await?.ends_with("\r\n\r\nupstream"));
         assert!(get(&proxy, "/half/x").await?.ends_with("\r\n\r\nhalf"));
         assert!(get(&proxy, "/reset").await.is_err());
+        assert!(get(&proxy, "/other").await?.ends_with("to POST"));
         Ok(())
     }
 }
