@@ -297,7 +297,10 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
             Gate::Open(store) => stores.push(store),
             Gate::Missing => closed = closed.or(Some(Failure::store_missing(&store_key))),
             Gate::Forbidden => closed = closed.or(Some(forbidden(ctx, &store_key, key))),
-            Gate::Pending => closed = closed.or(Some(Failure::StorePending(store_key))),
+            // Nobody needs to change anything, and it is known better in a moment.
+            Gate::Pending | Gate::Closed(Verdict::Unproven(_)) => {
+                closed = closed.or(Some(Failure::StorePending(store_key)))
+            }
             Gate::Closed(Verdict::Outage { url, down }) => {
                 closed = closed.or(Some(Failure::Outage {
                     store: store_key,

@@ -16,6 +16,7 @@ use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
 use crate::api::store::{ClusterSecretStore, SecretStore, SecretStoreSpec, StoreKey, StoreStatus};
 use crate::store::allowed_paths::ANNOTATION;
+use crate::store::login::Fault;
 use crate::store::scope::{Reference, ReferenceKind};
 use crate::store::{Form, Observed, Verdict};
 use crate::target::apply;
@@ -24,6 +25,8 @@ use crate::telemetry::metrics::Kind;
 const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
 /// A store that cannot be used for a reason of its own is looked at again this often.
 const NOT_READY_REQUEUE: Duration = Duration::from_secs(30);
+/// One for which the API server did not give what it needs is looked at again this often.
+const UNPROVEN_REQUEUE: Duration = Duration::from_secs(5);
 const CAPABILITIES: &str = "ReadWrite";
 
 /// A store as the API server shows it.
@@ -161,6 +164,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     }
     write_status(ctx, key, &known, &ready).await;
     let pause = match verdict {
+        Verdict::Unproven(_) => UNPROVEN_REQUEUE.min(known.requeue),
         Verdict::NotReady { .. } => NOT_READY_REQUEUE.min(known.requeue),
         Verdict::Ready | Verdict::Outage { .. } => known.requeue,
     };
@@ -200,6 +204,7 @@ fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
                 status::whole_seconds(down.since)
             ),
         ),
+        Verdict::Unproven(message) => Ready::no(Fault::Cluster.reason(), message.clone()),
         Verdict::NotReady { reason, message } => Ready::no(reason, message.clone()),
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use self::state::{Held, State, spend};
 use super::auth::Proof;
 use super::connection::{CallError, Connection, Down};
-use super::credentials::{Credentials, Identity};
+use super::credentials::{CredentialError, Credentials, Identity};
 use super::settings::Settings;
 use crate::vault::auth::{self, Lease};
 use crate::vault::error::VaultError;
@@ -59,16 +59,29 @@ pub enum Fault {
     Counted,
     /// That of the server, though its health is good, or of what stands in front of it.
     Server,
+    /// That of the API server, which did not give the proof.
+    Cluster,
 }
 
-impl Refusal {
+impl Fault {
     /// One word for a condition's reason.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self.fault {
-            Fault::Identity | Fault::Counted => "VaultDenied",
-            Fault::Server => "VaultFailing",
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Identity | Self::Counted => "VaultDenied",
+            Self::Server => "VaultFailing",
+            Self::Cluster => "APIServerFailing",
         }
+    }
+}
+
+fn unproven(error: CredentialError) -> LoginError {
+    match error {
+        CredentialError::Unfit(message) => refused(message),
+        CredentialError::Unreachable(message) => LoginError::Refused(Refusal {
+            message,
+            fault: Fault::Cluster,
+        }),
     }
 }
 
@@ -227,7 +240,7 @@ impl Login {
         let proof = method
             .proof(self.credentials.as_ref(), &self.identity)
             .await
-            .map_err(refused)?;
+            .map_err(unproven)?;
         match proof {
             Proof::Token(secret) => {
                 let token = Token::new(&secret)

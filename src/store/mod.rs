@@ -52,6 +52,9 @@ pub enum Verdict {
         /// What is wrong, and since when.
         down: Down,
     },
+    /// The API server did not give what the store needs of the cluster; it is asked again soon, and nobody needs to
+    /// change anything. The message of the condition.
+    Unproven(String),
     /// Something must be changed: the reason and the message of the condition.
     NotReady {
         /// One word.

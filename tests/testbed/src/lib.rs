@@ -24,7 +24,7 @@ pub use operator::{Operator, OperatorOptions};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};
 pub use recorder::{Recorded, Recorder, Say};
-pub use tls::TlsFront;
+pub use tls::{TlsBack, TlsFront};
 pub use vault::Vault;
 pub use vault_cluster::VaultCluster;
 pub use wait::wait_for;

@@ -22,7 +22,8 @@ use crate::wait::wait_for;
 use crate::{free_port, read_from};
 
 const READY: Duration = Duration::from_secs(60);
-const POLICY: &str = "path \"secret/*\" { capabilities = [\"read\", \"list\"] }\n\
+/// What the role `eso-reader` may do.
+pub const POLICY: &str = "path \"secret/*\" { capabilities = [\"read\", \"list\"] }\n\
                       path \"kv1/*\" { capabilities = [\"read\", \"list\"] }";
 static COUNT: AtomicU64 = AtomicU64::new(1);
 
