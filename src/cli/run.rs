@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::RunArgs;
 use crate::controller::{self, Settings, leader::Times};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{http as servers, logs};
+use crate::telemetry::{http as servers, logs, panics};
 use crate::template::Delims;
 
 /// Watches are silent for as long as nothing happens; the API server ends them after about 5 minutes.
@@ -24,6 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What keeps it from running, as a sentence.
 pub async fn run(args: RunArgs) -> Result<(), String> {
     logs::init(&args.loglevel, args.log_format)?;
+    panics::tell_place_only();
     check(&args)?;
     let mut config = Config::infer()
         .await

@@ -21,13 +21,16 @@ use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::plan::{Plan, Read, plan};
+use crate::sync::plan::{Plan, Read, expressions, plan};
 use crate::sync::shape::{self, Sources};
 use crate::sync::windows::Windows;
 use crate::target::apply::{self, Applied};
 use crate::target::manifest;
 use crate::target::names;
 use crate::target::plan::Outcome;
+
+/// The shortest interval of refreshes: an ExternalSecret that asks for less must not keep a processor and Vault busy.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,13 +121,16 @@ async fn reconcile(
         return Ok(Step::Next(Next::Nothing));
     }
     manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
-    let plan = plan(&object.spec, &key.namespace).map_err(|refusal| Failure::refused(refusal.to_string()))?;
+    let plan = planned(ctx, key, object).await?;
     let interval = object.spec.refresh_interval().map_err(|e| {
         Failure::refused(format!(
             "spec.refreshInterval: {e}; write a duration such as 1h or 15m"
         ))
     })?;
-    let interval = interval.as_std().unwrap_or_default();
+    let interval = interval
+        .as_std()
+        .map(|interval| interval.max(SHORTEST))
+        .unwrap_or_default();
     let version = version_of(object);
     ctx.template_sources.follow(ctx, key, object.spec.template());
     let target = target_state(ctx, object).await?;
@@ -195,6 +201,17 @@ async fn reconcile(
             Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
         },
     })))
+}
+
+/// What has to be read. Compiling expressions may take seconds, and is done beside the loops.
+async fn planned(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>) -> Result<Plan, Failure> {
+    let planned = if expressions(&object.spec) == 0 {
+        plan(&object.spec, &key.namespace)
+    } else {
+        let (object, namespace) = (object.clone(), key.namespace.clone());
+        ctx.beside(move || plan(&object.spec, &namespace)).await?
+    };
+    planned.map_err(|refusal| Failure::refused(refusal.to_string()))
 }
 
 /// Tells what was synced, and works out when the next sync is due.
