@@ -122,6 +122,7 @@ pub async fn run(
         }
         "changes of stores"
     });
+    loops.spawn(count_entries(ctx.clone()));
     match &settings.election {
         Some((name, times)) => {
             let namespace = &settings.operator_namespace;
@@ -219,6 +220,13 @@ async fn lead(
         if stopping {
             return;
         }
+    }
+}
+
+async fn count_entries(ctx: Arc<Context>) -> &'static str {
+    loop {
+        ctx.count_entries();
+        sleep(Duration::from_secs(1)).await;
     }
 }
 

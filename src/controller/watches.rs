@@ -23,7 +23,6 @@ use super::{Settings, outcome};
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::{ClusterSecretStore, SecretStore};
 use crate::target::names;
-use crate::telemetry::metrics::Kind;
 
 type Loops = JoinSet<&'static str>;
 
@@ -127,8 +126,6 @@ fn external_secret_seen(ctx: &Arc<Context>, object: DeserializeGuard<ExternalSec
 fn external_secret_gone(ctx: &Context, key: &ObjectKey) {
     ctx.index().remove(key);
     ctx.forget(key);
-    ctx.metrics
-        .forget(Kind::ExternalSecret, &key.namespace, &key.name);
 }
 
 fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
