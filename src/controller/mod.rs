@@ -123,6 +123,7 @@ pub async fn run(
         }
         "changes of stores"
     });
+    loops.spawn(count_entries(ctx.clone()));
     match &settings.election {
         Some((name, times)) => {
             let namespace = &settings.operator_namespace;
@@ -220,6 +221,13 @@ async fn lead(
         if stopping {
             return;
         }
+    }
+}
+
+async fn count_entries(ctx: Arc<Context>) -> &'static str {
+    loop {
+        ctx.count_entries();
+        sleep(Duration::from_secs(1)).await;
     }
 }
 

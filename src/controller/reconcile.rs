@@ -67,6 +67,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     ctx.metrics
         .queue(work.queued.elapsed(), depth.waiting, depth.parked);
     let Some(object) = ctx.index().get(&work.key) else {
+        ctx.forget(&work.key);
         return;
     };
     // In boxes, because many wait for the turn of their status: by then the sync's own memory is free.
@@ -93,6 +94,18 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
             }
             park(ctx, &work.key, &store);
         }
+    }
+    if ctx.index().get(&work.key).is_none() {
+        forget_again(ctx, &work.key, &object);
+    }
+}
+
+/// It went while it was worked on: what was noted of it since then would stay for ever.
+fn forget_again(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) {
+    ctx.forget(key);
+    let target = target_of(object);
+    if ctx.index().writers_of(&target).is_empty() {
+        ctx.targets().remove(&target);
     }
 }
 

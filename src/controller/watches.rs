@@ -129,7 +129,6 @@ fn external_secret_seen(ctx: &Arc<Context>, object: Guarded<ExternalSecret>) {
 fn external_secret_gone(ctx: &Context, key: &ObjectKey) {
     ctx.index().remove(key);
     ctx.forget(key);
-    ctx.metrics.objects().forget(&key.namespace, &key.name);
 }
 
 fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {

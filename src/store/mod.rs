@@ -272,6 +272,22 @@ impl Stores {
         }
     }
 
+    /// How many stores are known.
+    #[must_use]
+    pub fn entry_count(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// How many servers are connected to.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections
+            .values()
+            .filter(|weak| weak.strong_count() > 0)
+            .count()
+    }
+
     /// What a store depends on, in the cluster.
     #[must_use]
     pub fn references(&self, key: &StoreKey) -> Vec<Reference> {
