@@ -298,6 +298,7 @@ impl Context {
             ("known_stores", self.known_stores().len()),
             ("stores", self.stores.entry_count()),
             ("connections", self.stores.connection_count()),
+            ("sessions", self.stores.session_count()),
             ("references", self.references.entries()),
             ("template_sources", self.template_sources.entries()),
             ("queue", self.queue.entries()),

@@ -283,6 +283,29 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_comes_late_brings_nothing_back_and_hides_nothing_newer() {
+        let of_version = |annotation: &str, version: &str| {
+            let mut object = object("a", "t", "s", annotation);
+            object.metadata.resource_version = Some(version.into());
+            object
+        };
+        let mut index = Index::default();
+        let (key, _) = index.apply(of_version("1", "9"));
+        // The watch was faster with somebody's change, which came after our write.
+        index.apply(of_version("2", "11"));
+        assert_eq!(index.answered(of_version("1", "10")), Change::OwnDoing);
+        assert_eq!(
+            index.get(&key).unwrap().metadata.resource_version.as_deref(),
+            Some("11")
+        );
+        // The answer is first with a change that came before our write.
+        assert_eq!(index.answered(of_version("3", "12")), Change::Wanted);
+        index.remove(&key);
+        assert_eq!(index.answered(of_version("4", "13")), Change::OwnDoing);
+        assert_eq!(index.entries(), 0);
+    }
+
+    #[test]
     fn every_store_that_is_named_leads_to_its_users() {
         let mut index = Index::default();
         let (key, _) = index.apply(object("a", "t", "s", "1"));

@@ -279,6 +279,7 @@ fn namespaces(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> to
         let gone = |name: &String| {
             let old = gone.namespaces().remove(name);
             namespace_changed(&gone, name, old.as_ref(), None);
+            gone.stores.forget_namespace(name);
         };
         watch
             .run(ready, |namespace| namespace.name_any(), known, present, gone)

@@ -251,6 +251,31 @@ impl Stores {
         Self::close_store_later(old);
     }
 
+    /// Takes note that a namespace is gone; the tokens of what logged in for it are revoked.
+    pub fn forget_namespace(&self, namespace: &str) {
+        let identity = Identity {
+            referent: Some(namespace.into()),
+        };
+        let entries = self.entries();
+        let gone: Vec<_> = entries
+            .values()
+            .filter_map(|entry| match entry {
+                Entry::Served { store, .. } => store.live().sessions.remove(&identity),
+                _ => None,
+            })
+            .collect();
+        drop(entries);
+        if !gone.is_empty() {
+            close_later(gone);
+        }
+    }
+
+    /// How many identities there are, over all stores.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions().len()
+    }
+
     fn close_store_later(entry: Option<Entry>) {
         if let Some(Entry::Served { store, .. }) = entry {
             close_later(store.sessions());

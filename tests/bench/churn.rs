@@ -40,6 +40,14 @@ struct Sample {
 /// Creates, changes, forces and deletes for so many minutes.
 pub async fn churn(rig: &Rig, options: &Options) -> Result<Value> {
     rig.write_paths(PATHS, 0).await?;
+    // Each namespace shows it a token of its own.
+    let referent = json!({
+        "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "referent"},
+        "spec": {"provider": {"vault": {
+            "server": rig.vault.address(), "path": "secret", "auth": {"tokenSecretRef": {"name": "token", "key": "token"}},
+        }}},
+    });
+    rig.cluster.apply(&referent.to_string()).await?;
     let operator = rig.operator().await?;
     let client = rig.cluster.client();
     let (began, end) = (Instant::now(), Duration::from_secs(options.minutes * 60));
@@ -197,6 +205,7 @@ fn external_secret(name: &str, number: usize, i: usize) -> Value {
     let (kind, store) = match i {
         0..4 => ("ClusterSecretStore", "store"),
         4..6 => ("ClusterSecretStore", name),
+        6 => ("ClusterSecretStore", "referent"),
         9 => ("SecretStore", "missing"),
         _ => ("SecretStore", name),
     };
