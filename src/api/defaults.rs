@@ -106,7 +106,7 @@ impl fmt::Display for StoreKey {
 }
 
 impl SecretStoreSpec {
-    /// Time between checks; whole numbers are seconds, zero and absent mean the default.
+    /// Time between checks, at least a second; whole numbers are seconds, zero and absent mean the default.
     ///
     /// # Errors
     /// As a sentence, if it is no duration or less than zero.
@@ -124,7 +124,8 @@ impl SecretStoreSpec {
                 "invalid refreshInterval \"{parsed}\": must not be negative"
             ));
         }
-        Ok(parsed.as_std().unwrap_or(default))
+        let shortest = Duration::from_secs(1);
+        Ok(parsed.as_std().map_or(default, |interval| interval.max(shortest)))
     }
 }
 
@@ -173,6 +174,7 @@ mod tests {
             (json!("0s"), 300),
             (json!(""), 300),
             (json!("1h30m"), 5_400),
+            (json!("1ns"), 1),
         ] {
             assert_eq!(interval(&value), Ok(seconds), "{value}");
         }

@@ -4,6 +4,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Whether an object may bear this name: a DNS subdomain, as the API server wants it. The API client puts names
+/// into paths as they are, so that one with `/`, `?` or `..` would lead elsewhere.
+#[must_use]
+pub fn is_object_name(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let part = |part: &str| {
+        !part.is_empty() && part.chars().all(inner) && !part.starts_with('-') && !part.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(part)
+}
+
 /// Names a key of a Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct SecretKeySelector {
@@ -57,4 +68,36 @@ pub struct Condition {
     /// When `status` last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_that_leads_nowhere_else() {
+        for name in ["a", "eso-vault-auth", "a.b-c.9", &"a".repeat(253)] {
+            assert!(is_object_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            "a/b",
+            "../../kube-system/secrets/a",
+            "a?b",
+            "a#",
+            "a%2fb",
+            "A",
+            "a_b",
+            "-a",
+            "a-",
+            "a\r\nb",
+            "ä",
+            &"a".repeat(254),
+        ] {
+            assert!(!is_object_name(name), "{name}");
+        }
+    }
 }

@@ -285,6 +285,28 @@ impl Context {
         locked(&self.memory).remove(key);
         self.template_sources.forget(key);
         self.queue.forget(key);
+        self.metrics.objects().forget(&key.namespace, &key.name);
+    }
+
+    /// Shows how much is kept in memory.
+    pub fn count_entries(&self) {
+        let counts = [
+            ("index", self.index().entries()),
+            ("targets", self.targets().entries()),
+            ("memory", locked(&self.memory).len()),
+            ("namespaces", self.namespaces().len()),
+            ("known_stores", self.known_stores().len()),
+            ("stores", self.stores.entry_count()),
+            ("connections", self.stores.connection_count()),
+            ("sessions", self.stores.session_count()),
+            ("references", self.references.entries()),
+            ("template_sources", self.template_sources.entries()),
+            ("queue", self.queue.entries()),
+            ("store_queue", self.store_queue.entries()),
+        ];
+        for (of, count) in counts {
+            self.metrics.entries(of, count);
+        }
     }
 
     /// The hasher under the installation's key. Before leadership there is none, and nothing to write.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 
 use super::context::Context;
@@ -26,10 +25,17 @@ use crate::vault::kv::{KvAnswer, Question, SecretPath};
 /// many secrets keeps nobody from the one they need.
 const SEARCH_WIDTH: usize = 8;
 
+/// The same of the reads of one ExternalSecret: one with thousands must not stand before those of others in the queue.
+const READ_WIDTH: usize = 16;
+/// Bytes of all that one ExternalSecret reads. A Secret holds 1 MiB, and of large secrets small parts may be taken.
+const READ_MAX: usize = 16 << 20;
+/// Bytes that are looked through on the threads of the loops; more takes milliseconds.
+const LOOKED_THROUGH: usize = 256 << 10;
+
 /// The answers to all reads of a plan, each from the store beside it.
 ///
 /// # Errors
-/// The first read that failed.
+/// The first read that failed, or that they are too large together.
 pub async fn read_all(
     ctx: &Context,
     key: &ObjectKey,
@@ -51,7 +57,22 @@ pub async fn read_all(
             }
         }
     });
-    join_all(reads).await.into_iter().collect()
+    let reads: Vec<_> = reads.collect();
+    let mut reads = futures::stream::iter(reads).buffered(READ_WIDTH);
+    let (mut answers, mut size) = (Vec::with_capacity(plan.reads.len()), 0);
+    while let Some(answer) = reads.next().await {
+        let answer = answer?;
+        size += answer.size();
+        if size > READ_MAX {
+            return Err(Failure::own(format!(
+                "the secrets that are read hold more than {} MiB together, and a Secret holds at most one; read fewer or \
+                 smaller ones",
+                READ_MAX >> 20
+            )));
+        }
+        answers.push(answer);
+    }
+    Ok(answers)
 }
 
 /// Whether the namespace may do a read.
@@ -79,19 +100,35 @@ pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -
         .map_err(|error| reader.failure(error))
 }
 
-/// Makes the target's data of the answers. Rewrites may take seconds, so they are done beside the loops.
+/// Makes the target's data of the answers. What may take long is done beside the loops.
 ///
 /// # Errors
 /// If an entry fails.
 pub async fn assembled(ctx: &Context, plan: &Plan, answers: Vec<Answer>) -> Result<Assembled, Failure> {
-    let rewrites = |entry: &Entry| matches!(entry.into, Destination::Rewritten(_));
-    let assembled = if plan.entries.iter().any(rewrites) {
+    let assembled = if is_costly(plan, &answers) {
         let plan = plan.clone();
         ctx.beside(move || assemble(&plan, &answers)).await?
     } else {
         assemble(plan, &answers)
     };
     assembled.map_err(|error| Failure::own(error.to_string()))
+}
+
+/// Rewrites, wildcards and much to look through may take seconds. Each property looks through its secret.
+fn is_costly(plan: &Plan, answers: &[Answer]) -> bool {
+    let sizes: Vec<usize> = answers.iter().map(Answer::size).collect();
+    let looked_through = |entry: &Entry| sizes.get(entry.read).copied().unwrap_or_default();
+    let wildcard = |entry: &Entry| {
+        entry
+            .property
+            .as_ref()
+            .is_some_and(|property| property.contains('*'))
+    };
+    let rewritten = |entry: &Entry| matches!(entry.into, Destination::Rewritten(_));
+    plan.entries
+        .iter()
+        .any(|entry| rewritten(entry) || wildcard(entry))
+        || plan.entries.iter().map(looked_through).sum::<usize>() > LOOKED_THROUGH
 }
 
 /// One read, and the store that it is for.

@@ -80,6 +80,31 @@ impl Index {
         (key, change)
     }
 
+    /// Takes in what the API server answered to a write of ours. The watch may have been faster: what it showed
+    /// gone stays gone, and what it showed newer stays.
+    pub fn answered(&mut self, object: ExternalSecret) -> Change {
+        let key = ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
+        let known = self.objects.get(&key);
+        let current = known.is_some_and(|known| {
+            let (known, answer) = (&known.metadata, &object.metadata);
+            known.uid == answer.uid
+                && !is_newer(
+                    known.resource_version.as_deref(),
+                    answer.resource_version.as_deref(),
+                )
+        });
+        if !current {
+            return Change::OwnDoing;
+        }
+        self.apply(object).1
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.objects.len() + self.by_store.len() + self.renamed.len()
+    }
+
     /// Takes an object out; returns it.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<ExternalSecret>> {
         self.unlink(key);
@@ -131,6 +156,16 @@ impl Index {
             .cloned()
             .collect()
     }
+}
+
+/// Whether one resourceVersion of an object is newer than another. They are numbers that grow; what is none is
+/// newer than nothing.
+#[must_use]
+pub fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
+    let number = |version: Option<&str>| version.and_then(|version| version.parse::<u128>().ok());
+    number(version)
+        .zip(number(than))
+        .is_some_and(|(version, than)| version > than)
 }
 
 /// The Secret that an ExternalSecret writes.
@@ -245,6 +280,29 @@ mod tests {
         // Deleted and made anew, it begins with the first generation.
         assert_eq!(index.apply(form(1, "anew", "v")).1, Change::Wanted);
         assert_eq!(index.users_of(&cluster_store("anew")), [key]);
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_brings_nothing_back_and_hides_nothing_newer() {
+        let of_version = |annotation: &str, version: &str| {
+            let mut object = object("a", "t", "s", annotation);
+            object.metadata.resource_version = Some(version.into());
+            object
+        };
+        let mut index = Index::default();
+        let (key, _) = index.apply(of_version("1", "9"));
+        // The watch was faster with somebody's change, which came after our write.
+        index.apply(of_version("2", "11"));
+        assert_eq!(index.answered(of_version("1", "10")), Change::OwnDoing);
+        assert_eq!(
+            index.get(&key).unwrap().metadata.resource_version.as_deref(),
+            Some("11")
+        );
+        // The answer is first with a change that came before our write.
+        assert_eq!(index.answered(of_version("3", "12")), Change::Wanted);
+        index.remove(&key);
+        assert_eq!(index.answered(of_version("4", "13")), Change::OwnDoing);
+        assert_eq!(index.entries(), 0);
     }
 
     #[test]

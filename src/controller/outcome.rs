@@ -304,7 +304,7 @@ pub async fn write_status(
     .await;
     match written {
         Ok(Ok(written)) => {
-            let (_, change) = ctx.index().apply(written);
+            let change = ctx.index().answered(written);
             if change == Change::Wanted {
                 // The answer shows a change that the watch has yet to bring; then it will look like ours.
                 ctx.queue.push(key, Priority::Urgent);

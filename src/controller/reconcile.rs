@@ -21,13 +21,16 @@ use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::plan::{Plan, Read, plan};
+use crate::sync::plan::{Plan, Read, expressions, plan};
 use crate::sync::shape::{self, Sources};
 use crate::sync::windows::Windows;
 use crate::target::apply::{self, Applied};
 use crate::target::manifest;
 use crate::target::names;
 use crate::target::plan::Outcome;
+
+/// The shortest interval of refreshes: an ExternalSecret that asks for less must not keep a processor and Vault busy.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     ctx.metrics
         .queue(work.queued.elapsed(), depth.waiting, depth.parked);
     let Some(object) = ctx.index().get(&work.key) else {
+        ctx.forget(&work.key);
         return;
     };
     // In boxes, because many wait for the turn of their status: by then the sync's own memory is free.
@@ -90,6 +94,18 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
             }
             park(ctx, &work.key, &store);
         }
+    }
+    if ctx.index().get(&work.key).is_none() {
+        forget_again(ctx, &work.key, &object);
+    }
+}
+
+/// It went while it was worked on: what was noted of it since then would stay for ever.
+fn forget_again(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) {
+    ctx.forget(key);
+    let target = target_of(object);
+    if ctx.index().writers_of(&target).is_empty() {
+        ctx.targets().remove(&target);
     }
 }
 
@@ -118,13 +134,16 @@ async fn reconcile(
         return Ok(Step::Next(Next::Nothing));
     }
     manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
-    let plan = plan(&object.spec, &key.namespace).map_err(|refusal| Failure::refused(refusal.to_string()))?;
+    let plan = planned(ctx, key, object).await?;
     let interval = object.spec.refresh_interval().map_err(|e| {
         Failure::refused(format!(
             "spec.refreshInterval: {e}; write a duration such as 1h or 15m"
         ))
     })?;
-    let interval = interval.as_std().unwrap_or_default();
+    let interval = interval
+        .as_std()
+        .map(|interval| interval.max(SHORTEST))
+        .unwrap_or_default();
     let version = version_of(object);
     ctx.template_sources.follow(ctx, key, object.spec.template());
     let target = target_state(ctx, object).await?;
@@ -195,6 +214,17 @@ async fn reconcile(
             Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
         },
     })))
+}
+
+/// What has to be read. Compiling expressions may take seconds, and is done beside the loops.
+async fn planned(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>) -> Result<Plan, Failure> {
+    let planned = if expressions(&object.spec) == 0 {
+        plan(&object.spec, &key.namespace)
+    } else {
+        let (object, namespace) = (object.clone(), key.namespace.clone());
+        ctx.beside(move || plan(&object.spec, &namespace)).await?
+    };
+    planned.map_err(|refusal| Failure::refused(refusal.to_string()))
 }
 
 /// Tells what was synced, and works out when the next sync is due.

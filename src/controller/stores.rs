@@ -122,6 +122,11 @@ fn changed(ctx: &Context, key: &StoreKey) {
 pub fn gone(ctx: &Context, key: &StoreKey) {
     ctx.known_stores().remove(key);
     ctx.stores.forget(key);
+    forget(ctx, key);
+    ctx.queue.wake(key);
+}
+
+fn forget(ctx: &Context, key: &StoreKey) {
     ctx.store_queue.forget(key);
     ctx.references.unfollow(key);
     ctx.metrics.forget(
@@ -129,7 +134,6 @@ pub fn gone(ctx: &Context, key: &StoreKey) {
         key.namespace.as_deref().unwrap_or_default(),
         &key.name,
     );
-    ctx.queue.wake(key);
 }
 
 /// Checks one store and arranges for the next check.
@@ -170,6 +174,10 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     };
     ctx.store_queue
         .push_at(key, Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)));
+    // It may have gone meanwhile: what was noted of it since then would stay for ever.
+    if !ctx.known_stores().contains_key(key) {
+        forget(ctx, key);
+    }
 }
 
 /// What a change of matters to the store now. A ServiceAccount does only while the login is refused.

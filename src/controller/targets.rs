@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use kube::api::ObjectMeta;
 
-use super::index::ObjectKey;
+use super::index::{ObjectKey, is_newer};
 use crate::target::names;
 
 /// One managed Secret, as the metadata watch shows it.
@@ -104,7 +104,11 @@ impl Targets {
             intact,
         };
         self.verified.insert(key.clone(), verified);
-        self.insert(key, seen);
+        // The watch may have shown already what somebody did to it since.
+        let known = self.seen.get(key).filter(|known| known.uid == seen.uid);
+        if !known.is_some_and(|known| is_newer(Some(&known.resource_version), Some(&seen.resource_version))) {
+            self.insert(key, seen);
+        }
     }
 
     /// What is known of a target.
@@ -150,6 +154,12 @@ impl Targets {
         let made = found.into_iter();
         made.filter(|(_, seen)| seen.created_by.as_deref() == Some(&creator))
             .collect()
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.seen.len() + self.by_other.len() + self.verified.len()
     }
 
     /// All keys in this namespace, or in all.
@@ -206,11 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_watch_showed_before_our_own_write_was_answered_is_looked_at() {
+        let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
+        assert!(targets.observe(&key, &metadata("10")));
+        targets.verify(&key, &metadata("9"), true);
+        assert_eq!(targets.state(&key), State::Unknown);
+        targets.verify(&key, &metadata("10"), true);
+        assert_eq!(targets.state(&key), State::Intact);
+    }
+
+    #[test]
     fn a_secret_that_is_gone_is_absent() {
         let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
         targets.verify(&key, &metadata("5"), true);
         targets.remove(&key);
         assert_eq!(targets.state(&key), State::Absent);
+        assert_eq!(targets.entries(), 0);
     }
 
     #[test]

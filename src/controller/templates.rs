@@ -98,6 +98,13 @@ impl TemplateSources {
         }
     }
 
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        let state = self.state();
+        state.followed.len() + state.by_user.len() + state.changed.len()
+    }
+
     /// Stops watching for an ExternalSecret that is gone.
     pub fn forget(&self, key: &ObjectKey) {
         self.state().leave(key, &BTreeSet::new());

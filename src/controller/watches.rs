@@ -129,7 +129,6 @@ fn external_secret_seen(ctx: &Arc<Context>, object: Guarded<ExternalSecret>) {
 fn external_secret_gone(ctx: &Context, key: &ObjectKey) {
     ctx.index().remove(key);
     ctx.forget(key);
-    ctx.metrics.objects().forget(&key.namespace, &key.name);
 }
 
 fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
@@ -280,6 +279,7 @@ fn namespaces(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> to
         let gone = |name: &String| {
             let old = gone.namespaces().remove(name);
             namespace_changed(&gone, name, old.as_ref(), None);
+            gone.stores.forget_namespace(name);
         };
         watch
             .run(ready, |namespace| namespace.name_any(), known, present, gone)

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::credentials::{Identity, JwtSource, TOKEN_SECONDS};
-use crate::api::meta::{SecretKeySelector, ServiceAccountSelector};
+use crate::api::meta::{SecretKeySelector, ServiceAccountSelector, is_object_name};
 use crate::api::store::StoreKey;
 
 /// Why a store cannot be used, whatever Vault says. Only a change of the store cures it.
@@ -140,7 +140,7 @@ impl Scope<'_> {
             let field = format!("{field}.serviceAccountRef");
             return Ok(JwtSource::ServiceAccount {
                 namespace: self.namespace(&field, account.namespace.as_deref())?,
-                name: account.name.clone(),
+                name: object_name(&field, &account.name)?,
                 audiences: account.audiences.clone(),
                 seconds: TOKEN_SECONDS,
             });
@@ -181,13 +181,10 @@ impl Scope<'_> {
         default: Option<&str>,
     ) -> Result<SecretKey, Invalid> {
         let missing = |what: &str| Invalid(format!("{field}.{what} is missing"));
+        let name = from.name.as_deref().filter(|name| !name.is_empty());
         Ok(SecretKey {
             namespace: self.namespace(field, from.namespace.as_deref())?,
-            name: from
-                .name
-                .clone()
-                .filter(|n| !n.is_empty())
-                .ok_or_else(|| missing("name"))?,
+            name: object_name(field, name.ok_or_else(|| missing("name"))?)?,
             key: from
                 .key
                 .clone()
@@ -203,7 +200,9 @@ impl Scope<'_> {
     /// If it leaves the store's namespace.
     pub fn namespace(&self, field: &str, given: Option<&str>) -> Result<Option<String>, Invalid> {
         match (&self.key.namespace, given.filter(|n| !n.is_empty())) {
-            (None, given) => Ok(given.map(String::from)),
+            (None, given) => given
+                .map(|given| valid(&format!("{field}.namespace"), given))
+                .transpose(),
             (Some(own), Some(given)) if own != given => Err(Invalid(format!(
                 "{field}.namespace: namespace should either be empty or match the namespace of the SecretStore for a \
                  namespaced SecretStore; it says '{given}', the store is in '{own}'"
@@ -211,4 +210,21 @@ impl Scope<'_> {
             (Some(own), _) => Ok(Some(own.clone())),
         }
     }
+}
+
+/// The name of an object that a store refers to.
+///
+/// # Errors
+/// If no object can bear it.
+pub fn object_name(field: &str, name: &str) -> Result<String, Invalid> {
+    valid(&format!("{field}.name"), name)
+}
+
+fn valid(field: &str, name: &str) -> Result<String, Invalid> {
+    if is_object_name(name) {
+        return Ok(name.to_owned());
+    }
+    Err(Invalid(format!(
+        "{field}: {name:?} is no name that an object in Kubernetes may have; use small ASCII letters, digits, '-' and '.'"
+    )))
 }

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::auth::Auth;
 use super::fake::Fake;
 use super::retries::Retries;
-use super::scope::{Invalid, Need, Reference, ReferenceKind, Scope, SecretKey};
+use super::scope::{Invalid, Need, Reference, ReferenceKind, Scope, SecretKey, object_name};
 use crate::api::store::{Provider, SecretStoreSpec, StoreKey};
 use crate::api::vault::{
     CaProvider, CaProviderType, KvVersion, OpenBaoAuth, OpenBaoProvider, VaultAuth, VaultClientTls,
@@ -227,7 +227,7 @@ impl Scope<'_> {
             .ok_or_else(|| Invalid(format!("{field}.key is missing")))?;
         let key = SecretKey {
             namespace,
-            name: from.name.clone(),
+            name: object_name(&field, &from.name)?,
             key,
         };
         Ok(match from.type_ {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::decode::{self, DecodeError, NullByteError};
 use super::keys::{self, KeyError};
@@ -24,6 +25,22 @@ pub enum Answer {
     Many(BTreeMap<String, SecretBytes>),
     /// The store is sure that there is no such secret, or no such folder.
     Missing,
+}
+
+impl Answer {
+    /// How many bytes it takes up, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Found(json) => json.size(),
+            Self::Text(text) => text.expose().len(),
+            Self::Many(found) => found
+                .iter()
+                .map(|(name, value)| name.len() + value.expose().len())
+                .sum(),
+            Self::Missing => 0,
+        }
+    }
 }
 
 /// What the target must hold.
@@ -60,6 +77,13 @@ pub enum Fault {
     /// Its metadata do not exist. As in ESO no deletion policy applies: metadata are not what is synced.
     #[error("secret not found: there are no metadata at this path; create the secret, or correct the key")]
     NoMetadata,
+    /// It takes too long.
+    #[error(
+        "what comes before and this take longer than {} s to work out; take fewer entries, properties of smaller \
+         secrets, or properties without wildcards",
+        TIME.as_secs()
+    )]
+    TooSlow,
     /// Nobody answered the read of this entry.
     #[error("the plan was carried out without this read; this is a fault of keyferry, please report it")]
     NotRead,
@@ -80,14 +104,21 @@ pub enum Fault {
     NullByte(#[from] NullByteError),
 }
 
+/// How long it may take in all: ten thousand properties of a large secret would take minutes.
+const TIME: Duration = Duration::from_secs(5);
+
 /// Makes the target's data of the answers, which stand in the order of [`Plan::reads`].
 pub fn assemble(plan: &Plan, answers: &[Answer]) -> Result<Assembled, AssembleError> {
+    let end = Instant::now() + TIME;
     let mut assembled = Assembled::default();
     for entry in &plan.entries {
         let failed = |fault| AssembleError {
             entry: entry.label(),
             fault,
         };
+        if Instant::now() > end {
+            return Err(failed(Fault::TooSlow));
+        }
         let answer = answers.get(entry.read).ok_or_else(|| failed(Fault::NotRead))?;
         let Some((values, found)) = values(entry, answer).map_err(failed)? else {
             let metadata = plan

@@ -12,6 +12,8 @@ use crate::api::external_secret::{
     MetadataPolicy, NullBytePolicy, RemoteRef, Rewrite, SecretStoreRef, StoreKind, StoreSourceRef,
 };
 
+use crate::api::meta::is_object_name;
+
 /// Types whose Secrets are never ours to write, whatever the policy: they give rights or hold releases.
 pub const FORBIDDEN_TYPES: &[&str] = &[
     "kubernetes.io/service-account-token",
@@ -136,10 +138,36 @@ impl Refusal {
     }
 }
 
+/// Regular expressions of one ExternalSecret; compiling one takes up to tens of milliseconds.
+const EXPRESSIONS_MAX: usize = 100;
+
+/// How many regular expressions an ExternalSecret has: those of `find.name` and of `rewrite`.
+#[must_use]
+pub fn expressions(spec: &ExternalSecretSpec) -> usize {
+    let rewrites =
+        |entry: &ExternalSecretDataFrom| entry.rewrite.iter().filter(|step| step.regexp.is_some()).count();
+    let names = |entry: &ExternalSecretDataFrom| {
+        usize::from(entry.find.as_ref().is_some_and(|find| find.name.is_some()))
+    };
+    spec.data_from
+        .iter()
+        .map(|entry| rewrites(entry) + names(entry))
+        .sum()
+}
+
 /// Works out the reads of an ExternalSecret in this namespace.
 pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal> {
     let target = spec.target.clone().unwrap_or_default();
     check_target(&target)?;
+    if expressions(spec) > EXPRESSIONS_MAX {
+        return Err(Refusal::new(
+            "spec.dataFrom",
+            format!(
+                "find.name and rewrite have more than {EXPRESSIONS_MAX} regular expressions; use fewer, or several \
+                 ExternalSecrets"
+            ),
+        ));
+    }
     let windows = spec.sync_windows.as_ref().map(Windows::parse).transpose()?;
     if spec.data.is_empty() && spec.data_from.is_empty() {
         return Err(Refusal::new(
@@ -173,6 +201,9 @@ pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal>
 }
 
 fn check_target(target: &ExternalSecretTarget) -> Result<(), Refusal> {
+    if let Some(name) = target.name.as_deref().filter(|name| !name.is_empty()) {
+        check_name("spec.target.name", name)?;
+    }
     if let Some(template) = &target.template {
         check_template(template)?;
     }
@@ -204,6 +235,12 @@ fn check_template(template: &ExternalSecretTemplate) -> Result<(), Refusal> {
         ));
     }
     for (position, from) in template.template_from.iter().enumerate() {
+        for (kind, source) in [("configMap", &from.config_map), ("secret", &from.secret)] {
+            if let Some(source) = source {
+                let field = format!("spec.target.template.templateFrom[{position}].{kind}.name");
+                check_name(field, &source.name)?;
+            }
+        }
         if from.config_map.is_none() && from.secret.is_none() && from.literal.is_none() {
             return Err(Refusal::new(
                 format!("spec.target.template.templateFrom[{position}]"),
@@ -212,6 +249,16 @@ fn check_template(template: &ExternalSecretTemplate) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The definitions refuse other names, too; but those in the cluster may be another version's.
+fn check_name(field: impl Into<String>, name: &str) -> Result<(), Refusal> {
+    if is_object_name(name) {
+        return Ok(());
+    }
+    let problem =
+        format!("{name:?} is no name that an object may have; use small letters, digits, '-' and '.'");
+    Err(Refusal::new(field, problem))
 }
 
 struct Planner<'a> {

@@ -4,6 +4,7 @@
 //! then the labels and annotations of `metadata`; later ones win.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::decode::{self, DecodeError};
 use super::keys::{self, KeyError};
@@ -44,8 +45,8 @@ pub struct SourceRef {
 /// The contents of the objects that hold templates; one that does not exist is not among them.
 pub type Sources = BTreeMap<SourceRef, BTreeMap<String, SecretBytes>>;
 
-/// What the target must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the target must hold. Also its labels and annotations are made of values.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Shaped {
     /// Its data.
     pub data: BTreeMap<String, SecretBytes>,
@@ -55,6 +56,16 @@ pub struct Shaped {
     pub annotations: BTreeMap<String, String>,
     /// What was rendered for a path of a generic target (`target.manifest`), in order.
     pub paths: Vec<(String, SecretBytes)>,
+}
+
+impl fmt::Debug for Shaped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (data, labels, annotations) = (self.data.keys(), self.labels.keys(), self.annotations.keys());
+        write!(
+            f,
+            "Shaped({data:?}, labels {labels:?}, annotations {annotations:?})"
+        )
+    }
 }
 
 /// Why the template cannot be rendered; never holds a value.

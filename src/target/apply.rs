@@ -46,8 +46,8 @@ pub enum ApplyError {
     NotLeading,
 }
 
-/// What was done.
-#[derive(Clone, Debug)]
+/// What was done. No `Debug`: the Secret's own shows its data.
+#[derive(Clone)]
 pub struct Applied {
     /// What the Ready condition says.
     pub outcome: Outcome,

@@ -15,6 +15,7 @@ use super::manifest_path::{Path, PathError};
 use super::names;
 use super::plan::{self, Outcome, Stale, Wanted};
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, ManifestReference};
+use crate::api::meta::is_object_name;
 use crate::secret::SecretBytes;
 
 /// Groups whose kinds give rights, or would make the operator everybody's deputy.
@@ -75,6 +76,12 @@ pub enum ManifestError {
          name, and is never written; choose another kind"
     )]
     ForbiddenKind(String, String),
+    /// It names no kind.
+    #[error(
+        "invalid generic target: spec.target.manifest: {0:?} of {1:?} is no kind of an API; write it as kubectl \
+         api-resources does, for example ConfigMap of v1"
+    )]
+    NoKind(String, String),
     /// `immutable` is a field of Secrets.
     #[error("invalid generic target: spec.target.immutable is for Secrets; remove it")]
     Immutable,
@@ -136,7 +143,17 @@ pub fn check(owner: &ExternalSecret, allowed: bool) -> Result<(), ManifestError>
     if !allowed {
         return Err(ManifestError::Disabled);
     }
-    let (group, _) = manifest.api_version.split_once('/').unwrap_or_default();
+    let (group, version) = manifest
+        .api_version
+        .split_once('/')
+        .unwrap_or(("", &manifest.api_version));
+    // The parts of a path, in which another spelling of a forbidden group would lead to it all the same.
+    let core = manifest.api_version == version;
+    let is_kind = manifest.kind.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !(core || is_object_name(group)) || !is_object_name(version) || !is_kind {
+        let (kind, api_version) = (manifest.kind.clone(), manifest.api_version.clone());
+        return Err(ManifestError::NoKind(kind, api_version));
+    }
     if group.is_empty() && manifest.kind == "Secret" {
         return Err(ManifestError::Secret);
     }

@@ -1,6 +1,7 @@
 //! What has to be written, decided without I/O: ownership, policies, stale keys, refusal of foreign objects.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -18,7 +19,7 @@ use crate::sync::shape::Shaped;
 /// The API server's limit for the data of a Secret.
 const DATA_MAX: usize = 1 << 20;
 /// What has to be done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Action {
     /// Nothing.
     Nothing,
@@ -33,6 +34,18 @@ pub enum Action {
         /// Its resourceVersion.
         resource_version: String,
     },
+}
+
+impl fmt::Debug for Action {
+    /// Without the Secret, whose own `Debug` shows its data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Create(_) => "Create",
+            Self::Update(_) => "Update",
+            Self::Delete { .. } => "Delete",
+        })
+    }
 }
 
 /// What the target must hold.

@@ -50,6 +50,11 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HolderLabels {
+    of: &'static str,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -64,6 +69,8 @@ pub struct Metrics {
     wakeups: Counter,
     panics: Counter,
     leader: Gauge,
+    entries: Family<HolderLabels, Gauge>,
+    tasks: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -87,6 +94,8 @@ impl Default for Metrics {
             wakeups: Counter::default(),
             panics: Counter::default(),
             leader: Gauge::default(),
+            entries: Family::default(),
+            tasks: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -149,11 +158,25 @@ impl Metrics {
             "1 while this replica is the active one",
             self.leader.clone(),
         );
+        r.register(
+            "keyferry_entries",
+            "What is kept in memory, by what keeps it: none may grow for ever",
+            self.entries.clone(),
+        );
+        r.register(
+            "keyferry_tasks",
+            "Tasks that are under way or wait",
+            self.tasks.clone(),
+        );
     }
 
     /// The text that Prometheus reads (OpenMetrics).
     #[must_use]
     pub fn text(&self) -> String {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        }
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -226,6 +249,13 @@ impl Metrics {
     /// Counts one panic that was caught.
     pub fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// Shows how many entries something keeps.
+    pub fn entries(&self, of: &'static str, count: usize) {
+        self.entries
+            .get_or_create(&HolderLabels { of })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Shows whether this replica is the active one.

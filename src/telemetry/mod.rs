@@ -4,3 +4,4 @@ pub mod http;
 pub mod logs;
 pub mod metrics;
 pub mod objects;
+pub mod panics;

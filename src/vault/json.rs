@@ -104,6 +104,21 @@ impl Json {
         }
     }
 
+    /// How many bytes it takes up, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let own = size_of::<Self>();
+        own + match self {
+            Self::Null | Self::Bool(_) => 0,
+            Self::Number(text) | Self::String(text) => text.len(),
+            Self::Array(items) => items.iter().map(Self::size).sum(),
+            Self::Object(members) => members
+                .iter()
+                .map(|(key, member)| key.len() + member.size())
+                .sum(),
+        }
+    }
+
     /// The member of an object.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Self> {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::observer::Observer;
 use crate::rig::{Rig, each, external_secrets, path_of, value};
-use crate::{Options, endurance, floor};
+use crate::{Options, churn, endurance, floor};
 
 pub const ALL: &[&str] = &[
     "first-sync",
@@ -21,6 +21,7 @@ pub const ALL: &[&str] = &[
     "steady",
     "busy-newcomer",
     "memory",
+    "churn",
     "templates",
 ];
 pub const LIMIT: Duration = Duration::from_secs(900);
@@ -38,6 +39,7 @@ pub async fn run(name: &str, options: &Options) -> Result<Value> {
         "steady" => endurance::steady(&rig, options).await?,
         "busy-newcomer" => endurance::busy_newcomer(&rig, options).await?,
         "memory" => endurance::memory(&rig, options).await?,
+        "churn" => churn::churn(&rig, options).await?,
         other => bail!("no scenario '{other}'"),
     };
     result["scenario"] = json!(name);

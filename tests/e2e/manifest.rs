@@ -30,10 +30,10 @@ spec:
                 config: {type: object, x-kubernetes-preserve-unknown-fields: true}
                 rules: {type: array, items: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 "#;
-const FLAG: &str = "--unsafe-allow-generic-targets";
+pub const FLAG: &str = "--unsafe-allow-generic-targets";
 
 /// A scene whose operator may write ConfigMaps and Shops in its namespace.
-async fn stage(name: &str, flags: &[&str]) -> Result<Scene> {
+pub async fn stage(name: &str, flags: &[&str]) -> Result<Scene> {
     let mut scene = Scene::without_operator(name).await?;
     scene.store(scene.vault.address()).await?;
     scene
@@ -73,7 +73,7 @@ async fn stage(name: &str, flags: &[&str]) -> Result<Scene> {
     Ok(scene)
 }
 
-fn spec(kind: (&str, &str), further: &Value) -> Value {
+pub fn spec(kind: (&str, &str), further: &Value) -> Value {
     let mut target = json!({"manifest": {"apiVersion": kind.0, "kind": kind.1}});
     if let (Some(target), Some(further)) = (target.as_object_mut(), further.as_object()) {
         target.extend(further.clone());

@@ -193,10 +193,17 @@ impl Scene {
     }
 
     pub async fn list(&self, kind: &str) -> Result<Vec<Value>> {
-        let text = self
-            .cluster
-            .kubectl(&["get", kind, "-n", &self.namespace, "-o", "json"], "")
-            .await?;
+        self.listed(kind, &[]).await
+    }
+
+    /// The same, with who wrote which field.
+    pub async fn list_with_managed_fields(&self, kind: &str) -> Result<Vec<Value>> {
+        self.listed(kind, &["--show-managed-fields"]).await
+    }
+
+    async fn listed(&self, kind: &str, further: &[&str]) -> Result<Vec<Value>> {
+        let args = [&["get", kind, "-n", &self.namespace, "-o", "json"], further].concat();
+        let text = self.cluster.kubectl(&args, "").await?;
         let list: Value = serde_json::from_str(&text)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }

@@ -17,7 +17,7 @@ use super::aws::{self};
 use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultAwsAuthSecretRef, VaultAwsJwtAuth, VaultIamAuth};
 use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource, TOKEN_SECONDS};
-use crate::store::scope::{Invalid, Need, ReferenceKind, Scope, SecretKey};
+use crate::store::scope::{Invalid, Need, ReferenceKind, Scope, SecretKey, object_name};
 use crate::vault::error::VaultError;
 
 const REGION: &str = "us-east-1";
@@ -233,7 +233,7 @@ impl Source {
             .ok_or_else(|| Invalid(format!("{field} is missing")))?;
         Ok(Self::Account {
             namespace: scope.namespace(&field, account.namespace.as_deref())?,
-            name: account.name.clone(),
+            name: object_name(&field, &account.name)?,
             audiences: account.audiences.clone(),
         })
     }

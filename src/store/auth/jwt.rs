@@ -6,7 +6,7 @@ use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultJwtAuth, VaultServiceAccountToken};
 use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource, TOKEN_SECONDS};
-use crate::store::scope::{Invalid, Need, Scope};
+use crate::store::scope::{Invalid, Need, Scope, object_name};
 use crate::vault::error::VaultError;
 
 /// A login by the JWT auth method.
@@ -53,13 +53,10 @@ fn requested(scope: &Scope<'_>, field: &str, token: &VaultServiceAccountToken) -
             "{field}.expirationSeconds is {seconds}; Kubernetes grants no token for less than {TOKEN_SECONDS}"
         )));
     }
-    let namespace = scope.namespace(
-        &format!("{field}.serviceAccountRef"),
-        account.namespace.as_deref(),
-    )?;
+    let field = format!("{field}.serviceAccountRef");
     Ok(JwtSource::ServiceAccount {
-        namespace,
-        name: account.name.clone(),
+        namespace: scope.namespace(&field, account.namespace.as_deref())?,
+        name: object_name(&field, &account.name)?,
         audiences: [account.audiences.clone(), further].concat(),
         seconds,
     })

@@ -1,5 +1,6 @@
 //! etcd, an API server and a controller manager.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub struct AuditEvent {
     user: AuditUser,
     object_ref: Option<AuditObject>,
     response_status: Option<AuditStatus>,
+    /// When the request arrived.
+    pub request_received_timestamp: String,
     /// When the answer was complete.
     pub stage_timestamp: String,
 }
@@ -51,6 +54,8 @@ pub struct AuditEvent {
 struct AuditUser {
     #[serde(default)]
     username: String,
+    #[serde(default)]
+    extra: HashMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -76,6 +81,17 @@ impl AuditEvent {
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user.username
+    }
+
+    /// Which token it was shown, if it was one of a ServiceAccount: of several programs with one account each has
+    /// its own.
+    #[must_use]
+    pub fn credential(&self) -> Option<&str> {
+        let ids = self
+            .user
+            .extra
+            .get("authentication.kubernetes.io/credential-id")?;
+        ids.first().map(String::as_str)
     }
 
     /// `secrets`, or `externalsecrets/status`.
