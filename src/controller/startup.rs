@@ -84,8 +84,8 @@ async fn installation_key(ctx: &Context, namespace: &str) -> Result<Vec<u8>, Str
             immutable: Some(true),
             ..Secret::default()
         };
-        let created = timeout(TIMEOUT, api.create(&PostParams::default(), &secret));
-        let created = created
+        let params = PostParams::default();
+        let created = timeout(TIMEOUT, api.create(&params, &secret))
             .await
             .map_err(|_| format!("cannot create Secret {namespace}/{INSTALLATION_KEY}: it took too long"))?;
         match created {
