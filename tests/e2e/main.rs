@@ -15,7 +15,6 @@ mod failures;
 mod fake;
 mod fetch;
 mod flaps;
-mod hostile;
 mod iam;
 mod install;
 mod kv;
