@@ -53,9 +53,11 @@ pub struct Refusal {
 /// Whose fault it is that a login brought no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// That of the role or of the proof.
+    /// That of the role, or of a proof that Vault does not take.
     Identity,
-    /// The same, and Vault counts it: a few more, and it locks the account out.
+    /// That of a proof that is missing or unfit, or may not be had: Vault was not asked.
+    Proof,
+    /// The same as of the identity, and Vault counts it: a few more, and it locks the account out.
     Counted,
     /// That of the server, though its health is good, or of what stands in front of it.
     Server,
@@ -68,7 +70,7 @@ impl Fault {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Identity | Self::Counted => "VaultDenied",
+            Self::Identity | Self::Proof | Self::Counted => "VaultDenied",
             Self::Server => "VaultFailing",
             Self::Cluster => "APIServerFailing",
         }
@@ -76,13 +78,11 @@ impl Fault {
 }
 
 fn unproven(error: CredentialError) -> LoginError {
-    match error {
-        CredentialError::Unfit(message) => refused(message),
-        CredentialError::Unreachable(message) => LoginError::Refused(Refusal {
-            message,
-            fault: Fault::Cluster,
-        }),
-    }
+    let (message, fault) = match error {
+        CredentialError::Unfit(message) => (message, Fault::Proof),
+        CredentialError::Unreachable(message) => (message, Fault::Cluster),
+    };
+    LoginError::Refused(Refusal { message, fault })
 }
 
 fn refused(message: String) -> LoginError {

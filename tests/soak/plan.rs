@@ -14,6 +14,8 @@ use crate::world::{Before, Id};
 
 /// Secrets in Vault of one seed.
 const PATHS: usize = 6;
+/// The first of them always hold both values: of what is read from there only, it is always known what it must be.
+const STEADY: usize = 2;
 /// ExternalSecrets that a seed begins with.
 const FIRST: usize = 7;
 /// Those that may be there at one time.
@@ -199,7 +201,7 @@ impl Planner {
     }
 
     fn vault_act(&mut self) -> VaultAct {
-        let path = self.path();
+        let path = self.path(PATHS);
         let Some(mut values) = self.paths.get(&path).cloned().flatten() else {
             // Most come back soon, so that most syncs have something to do.
             return self.put(&path, true);
@@ -220,6 +222,7 @@ impl Planner {
                     values: Some(values),
                 }
             }
+            _ if self.is_steady(&path) => return self.put(&path, true),
             75..80 => return self.put(&path, false),
             80..88 => gone(Write::Delete),
             88..94 => gone(Write::Destroy),
@@ -229,8 +232,13 @@ impl Planner {
         act
     }
 
-    fn path(&mut self) -> String {
-        let paths: Vec<&String> = self.paths.keys().collect();
+    fn is_steady(&self, path: &str) -> bool {
+        self.paths.keys().take(STEADY).any(|steady| steady == path)
+    }
+
+    /// One of the first so many.
+    fn path(&mut self, of: usize) -> String {
+        let paths: Vec<&String> = self.paths.keys().take(of).collect();
         paths
             .choose(&mut self.rng)
             .map(|path| (*path).clone())
@@ -361,20 +369,21 @@ impl Planner {
 
     fn with_sources(&mut self, spec: Spec) -> Spec {
         let chance = self.rng.random_range(0..100);
+        let of = if self.rng.random_bool(0.4) { STEADY } else { PATHS };
         // Keys of Merge stay the same, because who wrote a key last decides what becomes of it.
         let merges = spec.creation == Creation::Merge;
         // An empty Secret has nothing to be rendered.
         let template = !merges && spec.deletion != Deletion::Merge && chance < 15;
         let mut sources = Vec::new();
         if template || (!merges && chance < 60) {
-            sources.push(Source::Extract { path: self.path() });
+            sources.push(Source::Extract { path: self.path(of) });
         }
         if !template && (merges || chance >= 40) {
             for number in 0..2 {
                 let property = *PROPERTIES.choose(&mut self.rng).unwrap_or(&"a");
                 sources.push(Source::Data {
                     key: format!("k{number}"),
-                    path: self.path(),
+                    path: self.path(of),
                     property: property.into(),
                 });
             }

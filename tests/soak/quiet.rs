@@ -34,7 +34,19 @@ pub async fn check(set: &Set<'_>, observer: &Observer, judge: &mut Judge) -> Res
 }
 
 async fn converge(set: &Set<'_>, forced: bool) -> Result<Duration> {
-    set.note(if forced { "all is forced" } else { "all is mended" });
+    let (sure, living) = {
+        let world = set.world();
+        let unsure =
+            |(id, external): &(&Id, &External)| world.expected(id, external, forced) == Expected::Anything;
+        (
+            world.living().filter(|one| !unsure(one)).count(),
+            world.living().count(),
+        )
+    };
+    let what = if forced { "forced" } else { "mended" };
+    set.note(format!(
+        "all is {what}; of {living} ExternalSecrets {sure} are known"
+    ));
     let begun = Instant::now();
     let (mut right_since, mut last_wrong) = (None, String::new());
     loop {

@@ -14,6 +14,9 @@ const REFUSED_MAX: Duration = Duration::from_secs(300);
 /// A login that failed by no fault of the identity is tried again after this long, doubling up to [`FAILING_MAX`].
 const FAILING_FIRST: Duration = Duration::from_secs(5);
 const FAILING_MAX: Duration = Duration::from_secs(60);
+/// A login without a fit proof is tried again after this long, doubling to [`REFUSED_MAX`]. Soon at first, because an
+/// API server that has just started refuses what it will allow; Vault hears nothing of it.
+const UNFIT_FIRST: Duration = Duration::from_secs(2);
 /// A login for which the API server did not give the proof is tried again after this long, doubling up to
 /// [`UNPROVEN_MAX`]: Vault is not asked for it.
 const UNPROVEN_FIRST: Duration = Duration::from_secs(1);
@@ -74,6 +77,7 @@ impl State {
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let (first, max) = match refusal.fault {
             Fault::Identity | Fault::Counted => (REFUSED_FIRST, REFUSED_MAX),
+            Fault::Proof => (UNFIT_FIRST, REFUSED_MAX),
             Fault::Server => (FAILING_FIRST, FAILING_MAX),
             Fault::Cluster => (UNPROVEN_FIRST, UNPROVEN_MAX),
         };

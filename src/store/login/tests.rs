@@ -316,6 +316,7 @@ fn the_third_wrong_password_waits_until_vault_has_forgotten_the_others() {
     assert_eq!(pauses(Fault::Identity), [30, 60, 120, 240, 300, 300]);
     // What is not the identity's fault is over soon.
     assert_eq!(pauses(Fault::Server), [5, 10, 20, 40, 60, 60]);
+    assert_eq!(pauses(Fault::Proof), [2, 4, 8, 16, 32, 64]);
     assert_eq!(pauses(Fault::Cluster), [1, 2, 4, 8, 15, 15]);
 }
 

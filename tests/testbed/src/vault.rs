@@ -383,7 +383,11 @@ impl Vault {
             .await?;
         }
         self.enable_plugin("kubernetes", "kubernetes").await?;
-        cluster.apply(SERVICE_ACCOUNTS).await?;
+        // Of two Vaults that start at the same time one finds that the other was faster.
+        wait_for("the ServiceAccounts", READY, || async {
+            cluster.apply(SERVICE_ACCOUNTS).await.map(Some)
+        })
+        .await?;
         let config = json!({
             "kubernetes_host": cluster.url(), "kubernetes_ca_cert": cluster.ca_pem(), "disable_local_ca_jwt": true,
             "token_reviewer_jwt": cluster.token("security", "vault-reviewer").await?,
