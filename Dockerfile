@@ -7,11 +7,16 @@ FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 # Pinned; .ci/run uses the same.
 ARG CARGO_DENY=0.20.2
-RUN cargo install --locked --debug --version "$CARGO_DENY" cargo-deny
+ARG CARGO_CYCLONEDX=0.5.9
+RUN cargo install --locked --debug --version "$CARGO_DENY" cargo-deny \
+    && cargo install --locked --debug --version "$CARGO_CYCLONEDX" cargo-cyclonedx
 COPY . .
 # No image is made of what is not allowed, or of what is known to be vulnerable.
 RUN cargo deny --locked check
 RUN cargo build --release --locked --package keyferry --bin keyferry
+# The bill of materials: the crates that the program links, without those that only build it. .ci/run runs
+# the same command.
+RUN cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps
 
 # The root of the final image: the program, the shared libraries that it names with their loader, the CA
 # roots, and the order in which host names are looked up. glibc's file and DNS look-ups are inside of
@@ -24,8 +29,13 @@ RUN set -eu; \
     ldd "$program" | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }' > /libraries; \
     test -s /libraries; \
     while read -r library; do install -D "$library" "/rootfs$library"; done < /libraries; \
+    install -D -m 0644 keyferry_bin.cdx.json /rootfs/usr/share/doc/keyferry/sbom.cdx.json; \
     install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /rootfs/etc/ssl/certs/ca-certificates.crt; \
     echo 'hosts: files dns' > /rootfs/etc/nsswitch.conf
+
+# `docker build --target sbom --output . .` writes it beside the checkout's files.
+FROM scratch AS sbom
+COPY --from=build /rootfs/usr/share/doc/keyferry/sbom.cdx.json /
 
 FROM ${RUNTIME_IMAGE}
 COPY --from=build /rootfs /
