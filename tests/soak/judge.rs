@@ -222,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn after_an_external_secret_was_made_anew_the_garbage_collector_may_come_however_often_that_was() {
+        let mut world = world(Creation::Owner, Deletion::Retain);
+        world.remake(&id(), 20);
+        world.remake(&id(), 30);
+        assert_eq!(
+            verdicts(&world, &[seen(19, None), seen(25, None), seen(35, None)]),
+            [false, true, true]
+        );
+    }
+
+    #[test]
     fn what_people_write_is_theirs_and_a_foreign_secret_stays_theirs() {
         let world = world(Creation::Merge, Deletion::Retain);
         let users = ("users-u", "hand-1");

@@ -122,11 +122,9 @@ fn fault(world: &World, scene: &Scene, id: &Id, external: &External, forced: boo
     let expected = world.expected(id, external, forced);
     let right = match &expected {
         Expected::Anything => true,
-        Expected::Gone => {
-            // One that was there before, and was not taken over, is nobody's to collect.
-            let controller = secret.and_then(|secret| secret.controller.as_ref());
-            found.is_none() && controller.is_none_or(|(kind, _)| kind != "ExternalSecret")
-        }
+        // What is owned goes by Kubernetes' own garbage collector, in its own time: after failures of the API server
+        // that may be a minute.
+        Expected::Gone => found.is_none(),
         Expected::Exactly(wanted, status, reason) => data == wanted.as_ref() && ready_is(*status, &[reason]),
         Expected::ReadSince(since) => {
             world.read_since(external, data, *since)

@@ -65,7 +65,7 @@ pub enum Expected {
     ReadSince(Tick),
     /// Not Ready; the target is what it was.
     Failing,
-    /// Neither the ExternalSecret nor, if it was owned, the Secret.
+    /// No ExternalSecret.
     Gone,
 }
 
@@ -140,7 +140,8 @@ impl World {
         let Some(external) = self.externals.get_mut(id) else {
             return;
         };
-        external.remade = Some(now);
+        // From the first time on, the garbage collector may come for what an earlier one left.
+        external.remade.get_or_insert(now);
         (external.trigger, external.created) = (now, now);
         external.left_harmed = false;
         // What the earlier one left is not the new one's to delete until the garbage collector has been there.
