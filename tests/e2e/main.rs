@@ -24,7 +24,6 @@ mod main_job;
 mod manifest;
 mod outage;
 mod policies;
-mod replicas;
 mod requests;
 mod rights;
 mod scene;

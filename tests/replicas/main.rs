@@ -1,7 +1,13 @@
 //! Two replicas under load: however the leader goes, another takes over in time, and no two ever write at once.
-//! The API server's audit log is the witness: each replica has a token of its own there.
+//! The API server's audit log is the witness: each replica has a token of its own there. A program of its own, with
+//! one test at a time: what is measured here are seconds under a load that the test makes itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
+#[allow(dead_code, reason = "most of it is for the other tests")]
+#[path = "../e2e/scene.rs"]
+mod scene;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,7 +20,14 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{SOON, login, one, play};
+use crate::scene::{SOON, login, one};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+fn play(test: impl Future<Output = Result<()>>) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    scene::play(test);
+}
 
 const OBJECTS: usize = 300;
 const PATHS: usize = 20;
