@@ -16,7 +16,7 @@ use crate::store::settings::Settings;
 use crate::store::{Source, Store};
 use crate::sync::assemble::{Answer, Assembled, assemble};
 use crate::sync::find::{self, Ask, Filter, Search};
-use crate::sync::plan::{Destination, Entry, Plan, Read, What};
+use crate::sync::plan::{Destination, Entry, Plan, Read, What, WhenMissing};
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath};
 
@@ -69,7 +69,12 @@ pub async fn read_all(
                 READ_MAX >> 20
             )));
         }
+        let fails = matches!(answer, Answer::Missing) && plan.when_missing == WhenMissing::Fail;
         answers.push(answer);
+        if fails {
+            // The first entry that is missing fails all: what comes after it need not be asked for.
+            break;
+        }
     }
     Ok(answers)
 }

@@ -80,6 +80,31 @@ fn forms(canary: &str) -> Vec<String> {
     forms
 }
 
+#[test]
+fn a_canary_is_found_in_whatever_form_it_is_written() {
+    let mut canaries = Canaries::default();
+    let (rich, plain) = (canaries.plant("a value"), canaries.plain("a token"));
+    for canary in [rich, plain] {
+        let hex: String = canary.bytes().map(|byte| format!("{byte:02X}")).collect();
+        let url: String = url::form_urlencoded::byte_serialize(canary.as_bytes()).collect();
+        for before in ["", "a", "ab", "abc"] {
+            let within = format!("{before}{canary} and more");
+            for text in [
+                within.clone(),
+                STANDARD_NO_PAD.encode(&within),
+                URL_SAFE_NO_PAD.encode(&within),
+                json!(within).to_string(),
+                format!("{before}{hex}"),
+                format!("{before}{url}"),
+                format!("{:?}", within.as_bytes()),
+            ] {
+                assert!(canaries.check("a test", &text).is_err(), "{text}");
+            }
+        }
+    }
+    assert!(canaries.check("a test", "c4n4r and hvs and eyJ").is_ok());
+}
+
 /// All that the operator says and leaves, but for the data of Secrets and the specs that tests themselves wrote.
 async fn said(scene: &Scene) -> Result<Vec<(String, String)>> {
     let mut said = vec![
