@@ -5,7 +5,12 @@ ARG RUNTIME_IMAGE=scratch
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
+# Pinned; .ci/run uses the same.
+ARG CARGO_DENY=0.20.2
+RUN cargo install --locked --debug --version "$CARGO_DENY" cargo-deny
 COPY . .
+# No image is made of what is not allowed, or of what is known to be vulnerable.
+RUN cargo deny --locked check
 RUN cargo build --release --locked --package keyferry --bin keyferry
 
 # The root of the final image: the program, the shared libraries that it names with their loader, the CA

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::{Client, Config};
+use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::RunArgs;
 use crate::controller::{self, Settings, leader::Times};
+use crate::target::fence::Fence;
+use crate::target::fenced;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{http as servers, logs, panics};
 use crate::template::Delims;
@@ -36,7 +38,10 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
-    let client = Client::try_from(config).map_err(|e| format!("no client for the cluster: {e}"))?;
+    let (settings, fence) = (settings(&args), Fence::new());
+    let delivery = settings.election.as_ref().map(|(_, times)| times.delivery());
+    let client = fenced::client(config, fence.clone(), delivery)
+        .map_err(|e| format!("no client for the cluster: {e}"))?;
     let metrics = Arc::new(Metrics::default());
     let (ready, readiness) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
@@ -45,7 +50,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         class = args.controller_class,
         "keyferry starts"
     );
-    let controller = controller::run(client, settings(&args), metrics.clone(), ready, stopped);
+    let controller = controller::run(client, fence, settings, metrics.clone(), ready, stopped);
     let mut controller = tokio::spawn(controller);
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let ended = tokio::select! {

@@ -93,7 +93,10 @@ pub struct Making<'a>(&'a watch::Sender<usize>);
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.0.send_if_modified(|count| {
+            *count = count.saturating_sub(1);
+            *count == 0
+        });
     }
 }
 
@@ -220,7 +223,11 @@ impl Context {
 
     /// A sync begins; its Secret is made, or not, when the guard is dropped.
     pub fn making(&self) -> Making<'_> {
-        self.making.send_modify(|count| *count += 1);
+        // Who waits waits for zero: thousands of statuses must not be woken to look at every other number.
+        self.making.send_if_modified(|count| {
+            *count += 1;
+            false
+        });
         Making(&self.making)
     }
 
@@ -278,6 +285,28 @@ impl Context {
         locked(&self.memory).remove(key);
         self.template_sources.forget(key);
         self.queue.forget(key);
+        self.metrics.objects().forget(&key.namespace, &key.name);
+    }
+
+    /// Shows how much is kept in memory.
+    pub fn count_entries(&self) {
+        let counts = [
+            ("index", self.index().entries()),
+            ("targets", self.targets().entries()),
+            ("memory", locked(&self.memory).len()),
+            ("namespaces", self.namespaces().len()),
+            ("known_stores", self.known_stores().len()),
+            ("stores", self.stores.entry_count()),
+            ("connections", self.stores.connection_count()),
+            ("sessions", self.stores.session_count()),
+            ("references", self.references.entries()),
+            ("template_sources", self.template_sources.entries()),
+            ("queue", self.queue.entries()),
+            ("store_queue", self.store_queue.entries()),
+        ];
+        for (of, count) in counts {
+            self.metrics.entries(of, count);
+        }
     }
 
     /// The hasher under the installation's key. Before leadership there is none, and nothing to write.

@@ -11,6 +11,7 @@ use super::outcome::Failure;
 use crate::api::vault::KvVersion;
 use crate::store::allowed_paths::ANNOTATION;
 use crate::store::fake::Fake;
+use crate::store::login::Fault;
 use crate::store::session::ReadError;
 use crate::store::settings::Settings;
 use crate::store::{Source, Store};
@@ -283,8 +284,9 @@ impl Reader<'_> {
                 url: self.settings.url.clone(),
                 down,
             },
+            ReadError::Login(refusal) if refusal.fault == Fault::Cluster => Failure::Api(refusal.message),
             ReadError::Login(refusal) => {
-                Failure::store_not_ready(store.key(), refusal.reason(), &refusal.message)
+                Failure::store_not_ready(store.key(), refusal.fault.reason(), &refusal.message)
             }
             ReadError::Denied(message) => match &self.asked.read.what {
                 What::Find(_) => self.asked.failed(&message),

@@ -9,13 +9,13 @@ use kube::ResourceExt as _;
 use crate::api::external_secret::{ExternalSecret, ExternalSecretSpec};
 use crate::api::store::StoreKey;
 
-/// Namespace and name.
+/// Namespace and name. Shared text, because every map of the controller holds a copy of every key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ObjectKey {
@@ -49,28 +49,60 @@ pub enum Change {
 pub struct Index {
     objects: HashMap<ObjectKey, Arc<ExternalSecret>>,
     by_store: HashMap<StoreKey, BTreeSet<ObjectKey>>,
-    by_target: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// By target, those whose target has another name than they have themselves, which is rare.
+    renamed: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
 
 impl Index {
-    /// Takes an object in. `managedFields` are dropped: they are a third of its size and never read.
+    /// Takes an object in, unless a newer wish of it is known: the answer to a write shows what the watch has yet to
+    /// bring, and it brings what was in between first. A wish that is outdated must not be served again.
+    /// `managedFields` are dropped: they are a third of its size and never read.
     pub fn apply(&mut self, mut object: ExternalSecret) -> (ObjectKey, Change) {
         object.metadata.managed_fields = None;
+        shrink(&mut object);
         let key = ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
-        let change = match self.objects.get(&key) {
-            Some(old) if same_wish(old, &object) => Change::OwnDoing,
-            _ => Change::Wanted,
+        let (key, change) = match self.objects.get_key_value(&key) {
+            Some((key, old)) if is_outdated(old, &object) => return (key.clone(), Change::OwnDoing),
+            // The key that all maps hold already.
+            Some((key, old)) if same_wish(old, &object) => (key.clone(), Change::OwnDoing),
+            Some((key, _)) => (key.clone(), Change::Wanted),
+            None => (key, Change::Wanted),
         };
         self.unlink(&key);
         for store in stores_of(&object.spec, &key.namespace) {
             self.by_store.entry(store).or_default().insert(key.clone());
         }
-        self.by_target
-            .entry(target_of(&object))
-            .or_default()
-            .insert(key.clone());
+        let target = target_of(&object);
+        if target != key {
+            self.renamed.entry(target).or_default().insert(key.clone());
+        }
         self.objects.insert(key.clone(), Arc::new(object));
         (key, change)
+    }
+
+    /// Takes in what the API server answered to a write of ours. The watch may have been faster: what it showed
+    /// gone stays gone, and what it showed newer stays.
+    pub fn answered(&mut self, object: ExternalSecret) -> Change {
+        let key = ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
+        let known = self.objects.get(&key);
+        let current = known.is_some_and(|known| {
+            let (known, answer) = (&known.metadata, &object.metadata);
+            known.uid == answer.uid
+                && !is_newer(
+                    known.resource_version.as_deref(),
+                    answer.resource_version.as_deref(),
+                )
+        });
+        if !current {
+            return Change::OwnDoing;
+        }
+        self.apply(object).1
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.objects.len() + self.by_store.len() + self.renamed.len()
     }
 
     /// Takes an object out; returns it.
@@ -84,7 +116,7 @@ impl Index {
         for store in stores_of(&old.spec, &key.namespace) {
             drop_from(&mut self.by_store, &store, key);
         }
-        drop_from(&mut self.by_target, &target_of(old), key);
+        drop_from(&mut self.renamed, &target_of(old), key);
     }
 
     /// One object.
@@ -98,7 +130,7 @@ impl Index {
     pub fn keys(&self, namespace: Option<&str>) -> Vec<ObjectKey> {
         self.objects
             .keys()
-            .filter(|key| namespace.is_none_or(|ns| key.namespace == ns))
+            .filter(|key| namespace.is_none_or(|ns| *key.namespace == *ns))
             .cloned()
             .collect()
     }
@@ -112,13 +144,28 @@ impl Index {
     /// Who writes this Secret.
     #[must_use]
     pub fn writers_of(&self, secret: &ObjectKey) -> Vec<ObjectKey> {
-        self.by_target
+        let namesake = self
+            .objects
             .get(secret)
+            .filter(|object| target_of(object) == *secret);
+        let renamed = self.renamed.get(secret).into_iter().flatten();
+        namesake
+            .map(|_| secret)
             .into_iter()
-            .flatten()
+            .chain(renamed)
             .cloned()
             .collect()
     }
+}
+
+/// Whether one resourceVersion of an object is newer than another. They are numbers that grow; what is none is
+/// newer than nothing.
+#[must_use]
+pub fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
+    let number = |version: Option<&str>| version.and_then(|version| version.parse::<u128>().ok());
+    number(version)
+        .zip(number(than))
+        .is_some_and(|(version, than)| version > than)
 }
 
 /// The Secret that an ExternalSecret writes.
@@ -143,6 +190,20 @@ pub fn stores_of(spec: &ExternalSecretSpec, namespace: &str) -> BTreeSet<StoreKe
         .chain(of_data_from)
         .filter_map(|reference| reference.key(namespace))
         .collect()
+}
+
+/// Gives back what reading left room for: a list of one has room for four.
+fn shrink(object: &mut ExternalSecret) {
+    object.spec.data.shrink_to_fit();
+    object.spec.data_from.shrink_to_fit();
+    if let Some(status) = &mut object.status {
+        status.conditions.shrink_to_fit();
+    }
+}
+
+/// The generation of one object only grows.
+fn is_outdated(known: &ExternalSecret, new: &ExternalSecret) -> bool {
+    known.metadata.uid == new.metadata.uid && new.metadata.generation < known.metadata.generation
 }
 
 fn same_wish(old: &ExternalSecret, new: &ExternalSecret) -> bool {
@@ -201,6 +262,47 @@ mod tests {
         ours.status = Some(Default::default());
         assert_eq!(index.apply(ours).1, Change::OwnDoing);
         assert_eq!(index.apply(object("a", "t", "s", "2")).1, Change::Wanted);
+    }
+
+    #[test]
+    fn an_event_from_before_a_change_that_is_known_brings_nothing_back() {
+        let form = |generation, store: &str, uid: &str| {
+            let mut object = object("a", "t", store, "1");
+            object.metadata.generation = Some(generation);
+            object.metadata.uid = Some(uid.into());
+            object
+        };
+        let mut index = Index::default();
+        let (key, _) = index.apply(form(3, "new", "u"));
+        assert_eq!(index.apply(form(2, "old", "u")).1, Change::OwnDoing);
+        assert_eq!(index.users_of(&cluster_store("new")), std::slice::from_ref(&key));
+        assert!(index.users_of(&cluster_store("old")).is_empty());
+        // Deleted and made anew, it begins with the first generation.
+        assert_eq!(index.apply(form(1, "anew", "v")).1, Change::Wanted);
+        assert_eq!(index.users_of(&cluster_store("anew")), [key]);
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_brings_nothing_back_and_hides_nothing_newer() {
+        let of_version = |annotation: &str, version: &str| {
+            let mut object = object("a", "t", "s", annotation);
+            object.metadata.resource_version = Some(version.into());
+            object
+        };
+        let mut index = Index::default();
+        let (key, _) = index.apply(of_version("1", "9"));
+        // The watch was faster with somebody's change, which came after our write.
+        index.apply(of_version("2", "11"));
+        assert_eq!(index.answered(of_version("1", "10")), Change::OwnDoing);
+        assert_eq!(
+            index.get(&key).unwrap().metadata.resource_version.as_deref(),
+            Some("11")
+        );
+        // The answer is first with a change that came before our write.
+        assert_eq!(index.answered(of_version("3", "12")), Change::Wanted);
+        index.remove(&key);
+        assert_eq!(index.answered(of_version("4", "13")), Change::OwnDoing);
+        assert_eq!(index.entries(), 0);
     }
 
     #[test]

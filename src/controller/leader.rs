@@ -31,6 +31,14 @@ pub struct Times {
     pub retry_period: Duration,
 }
 
+impl Times {
+    /// How long what a leader wrote last may be under way: until another may begin.
+    #[must_use]
+    pub fn delivery(&self) -> Duration {
+        self.lease_duration.saturating_sub(self.renew_deadline)
+    }
+}
+
 /// Takes part in the election.
 pub struct Candidate {
     api: Api<Lease>,
@@ -38,8 +46,16 @@ pub struct Candidate {
     identity: String,
     times: Times,
     fence: Arc<Fence>,
-    /// The record as it was last seen, and since when it has not changed.
-    observed: Option<(String, Instant)>,
+    /// Another's record as it was last seen.
+    observed: Option<Observed>,
+}
+
+struct Observed {
+    version: String,
+    /// Since when it has not changed.
+    since: Instant,
+    /// How long it holds.
+    duration: Duration,
 }
 
 impl Candidate {
@@ -69,7 +85,8 @@ impl Candidate {
         let mut led = false;
         loop {
             let asked = Instant::now();
-            match timeout(self.times.renew_deadline, self.try_hold()).await {
+            // A connection that hangs leaves time for another try.
+            match timeout(self.times.renew_deadline / 2, self.try_hold()).await {
                 Ok(Ok(true)) => {
                     self.fence.open(asked + self.times.renew_deadline);
                     if !led {
@@ -100,8 +117,23 @@ impl Candidate {
                     }
                 }
             }
-            sleep(self.times.retry_period).await;
+            sleep(self.pause(led)).await;
         }
+    }
+
+    /// Until the next try. A standby looks more often than a leader renews, and exactly when the lease runs out.
+    fn pause(&self, leads: bool) -> Duration {
+        if leads {
+            return self.times.retry_period;
+        }
+        let pause = self.times.retry_period / 2;
+        let left = self.observed.as_ref().map(|observed| {
+            let until = observed.since + observed.duration;
+            until.saturating_duration_since(Instant::now())
+        });
+        // What ran out long ago could not be taken over: the API server fails.
+        left.filter(|left| !left.is_zero())
+            .map_or(pause, |left| pause.min(left + Duration::from_millis(1)))
     }
 
     /// Lets go of the lease, so that another replica need not wait.
@@ -154,17 +186,14 @@ impl Candidate {
 
     fn ran_out(&mut self, lease: &Lease, spec: &LeaseSpec) -> bool {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        let since = match &self.observed {
-            Some((known, since)) if *known == version => *since,
-            _ => {
-                let now = Instant::now();
-                self.observed = Some((version, now));
-                now
-            }
-        };
+        let known = self.observed.take().filter(|known| known.version == version);
         let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
-        let duration = seconds.map_or(self.times.lease_duration, Duration::from_secs);
-        since.elapsed() > duration
+        let observed = self.observed.insert(Observed {
+            version,
+            since: known.map_or_else(Instant::now, |known| known.since),
+            duration: seconds.map_or(self.times.lease_duration, Duration::from_secs),
+        });
+        observed.since.elapsed() > observed.duration
     }
 
     fn record(&self, old: &LeaseSpec) -> LeaseSpec {

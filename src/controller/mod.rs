@@ -4,6 +4,7 @@ pub mod context;
 pub mod due;
 pub mod events;
 pub mod fetch;
+pub mod guarded;
 pub mod index;
 pub mod leader;
 pub mod manifests;
@@ -77,12 +78,14 @@ pub struct Settings {
     pub election: Option<(String, Times)>,
 }
 
-/// Runs until `stop` becomes true. `ready` becomes true when the watches are in sync.
+/// Runs until `stop` becomes true. `ready` becomes true when the watches are in sync. The client's writes go through
+/// the fence, which is opened and closed here.
 ///
 /// # Errors
 /// If a loop ended that must not end; the process then has to be started anew.
 pub async fn run(
     client: Client,
+    fence: Arc<Fence>,
     settings: Settings,
     metrics: Arc<Metrics>,
     ready: tokio_watch::Sender<bool>,
@@ -98,7 +101,6 @@ pub async fn run(
         credentials,
         metrics.clone(),
     );
-    let fence = Fence::new();
     let ctx = Arc::new(Context::new(Parts {
         client: client.clone(),
         stores: stores.clone(),
@@ -122,6 +124,7 @@ pub async fn run(
         }
         "changes of stores"
     });
+    loops.spawn(count_entries(ctx.clone()));
     match &settings.election {
         Some((name, times)) => {
             let namespace = &settings.operator_namespace;
@@ -149,7 +152,10 @@ pub async fn run(
         }
         let _ = timeout(FAREWELL, stores.close()).await;
     }
-    loops.abort_all();
+    // The election has ended before the fence is closed, and the fence is closed before the lease is released:
+    // whatever still hangs about writes nothing any more when another replica begins.
+    let _ = timeout(FAREWELL, loops.shutdown()).await;
+    fence.close();
     if let Some((name, _)) = settings.election.filter(|_| ended.is_ok()) {
         let farewell = Candidate::release(client, &settings.operator_namespace, &name, &settings.identity);
         let _ = timeout(FAREWELL, farewell).await;
@@ -219,6 +225,13 @@ async fn lead(
         if stopping {
             return;
         }
+    }
+}
+
+async fn count_entries(ctx: Arc<Context>) -> &'static str {
+    loop {
+        ctx.count_entries();
+        sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -23,7 +23,6 @@ use crate::store::connection::Down;
 use crate::target::apply::{self, Applied, ApplyError};
 use crate::target::manifest;
 use crate::target::plan::Outcome;
-use crate::telemetry::metrics::Kind;
 
 /// An object that only a change can cure is looked at again this often all the same.
 const CALM: Duration = Duration::from_secs(600);
@@ -161,8 +160,8 @@ pub async fn fail(
         }
         Failure::Api(message) => {
             tracing::warn!(
-                namespace = key.namespace,
-                name = key.name,
+                namespace = &*key.namespace,
+                name = &*key.name,
                 error = message,
                 "try again soon"
             );
@@ -247,8 +246,8 @@ fn was_ready(object: &ExternalSecret) -> bool {
 async fn say(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>, ready: &Ready) {
     if let Err(failure) = write_status(ctx, key, object, ready, None).await {
         tracing::debug!(
-            namespace = key.namespace,
-            name = key.name,
+            namespace = &*key.namespace,
+            name = &*key.name,
             ?failure,
             "status not written"
         );
@@ -281,7 +280,8 @@ pub async fn write_status(
     synced: Option<&Synced>,
 ) -> Result<(), Failure> {
     ctx.metrics
-        .condition(Kind::ExternalSecret, &key.namespace, &key.name, ready.status);
+        .objects()
+        .condition(&key.namespace, &key.name, ready.status);
     // The freshest that is known: the watch may have brought a newer one since the try began.
     let current = ctx
         .index()
@@ -304,7 +304,7 @@ pub async fn write_status(
     .await;
     match written {
         Ok(Ok(written)) => {
-            let (_, change) = ctx.index().apply(written);
+            let change = ctx.index().answered(written);
             if change == Change::Wanted {
                 // The answer shows a change that the watch has yet to bring; then it will look like ours.
                 ctx.queue.push(key, Priority::Urgent);
@@ -330,7 +330,7 @@ pub async fn write_status(
 }
 
 fn tell(ctx: &Context, key: &ObjectKey, object: &ExternalSecret, ready: &Ready) {
-    let (namespace, name) = (&key.namespace, &key.name);
+    let (namespace, name) = (&*key.namespace, &*key.name);
     if ready.status {
         tracing::info!(
             namespace,
@@ -398,8 +398,8 @@ pub fn tell_malformed(ctx: &Arc<Context>, key: ObjectKey, invalid: &InvalidObjec
         invalid.error
     );
     tracing::warn!(
-        namespace = key.namespace,
-        name = key.name,
+        namespace = &*key.namespace,
+        name = &*key.name,
         error = message,
         "malformed ExternalSecret"
     );

@@ -186,6 +186,12 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
         self.changed.notify_one();
     }
 
+    /// How many entries there are, wherever they are.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.inner().entries()
+    }
+
     /// What the queue holds.
     #[must_use]
     pub fn depth(&self) -> Depth {
@@ -199,6 +205,19 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
 }
 
 impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
+    fn entries(&self) -> usize {
+        self.urgent.len()
+            + self.routine.len()
+            + self.waiting.len()
+            + self.running.len()
+            + self.finishing.len()
+            + self.again.len()
+            + self.timers.len()
+            + self.timer_of.len()
+            + self.parked.len()
+            + self.parked_on.len()
+    }
+
     fn push(&mut self, key: &K, priority: Priority) {
         if self.running.contains_key(key) || self.finishing.contains(key) {
             let again = self.again.entry(key.clone()).or_insert(priority);
@@ -408,6 +427,7 @@ mod tests {
         for key in 1..=3 {
             queue.forget(&key);
         }
+        assert_eq!(queue.entries(), 0);
         assert_eq!(queue.wake(&"vault"), 0);
         assert!(
             tokio::time::timeout(Duration::from_secs(10), queue.next())

@@ -67,6 +67,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     ctx.metrics
         .queue(work.queued.elapsed(), depth.waiting, depth.parked);
     let Some(object) = ctx.index().get(&work.key) else {
+        ctx.forget(&work.key);
         return;
     };
     // In boxes, because many wait for the turn of their status: by then the sync's own memory is free.
@@ -82,6 +83,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
         Err(failure) => Box::pin(outcome::fail(ctx, &work.key, &object, failure)).await,
     };
     ctx.metrics
+        .objects()
         .reconciled(&work.key.namespace, &work.key.name, started.elapsed(), failed);
     match next {
         Next::Nothing => {}
@@ -93,13 +95,25 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
             park(ctx, &work.key, &store);
         }
     }
+    if ctx.index().get(&work.key).is_none() {
+        forget_again(ctx, &work.key, &object);
+    }
+}
+
+/// It went while it was worked on: what was noted of it since then would stay for ever.
+fn forget_again(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) {
+    ctx.forget(key);
+    let target = target_of(object);
+    if ctx.index().writers_of(&target).is_empty() {
+        ctx.targets().remove(&target);
+    }
 }
 
 /// Parks, and looks once more: the store may have come back between the failure and the parking, and
 /// then nobody would wake the object.
 fn park(ctx: &Context, key: &ObjectKey, store: &StoreKey) {
     ctx.queue.park(key, store);
-    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let labels = ctx.namespaces().get(&*key.namespace).cloned();
     if matches!(ctx.stores.gate(store, &key.namespace, labels.as_ref()), Gate::Open(store) if store.is_up()) {
         ctx.queue
             .push_at(key, Instant::now() + Duration::from_millis(100));
@@ -239,7 +253,7 @@ async fn finish(
     let memory = ctx.memory(key);
     let known = Circumstances {
         now: Timestamp::now(),
-        version: &version_of(object),
+        version: &done.synced.version,
         last_success: memory.last_success,
         pending: false,
         template_changed: ctx.template_sources.is_changed(key),
@@ -303,7 +317,7 @@ async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, F
 
 /// All stores that the plan needs, each open; `None` if the object is another operator's.
 fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec<Arc<Store>>>, Failure> {
-    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let labels = ctx.namespaces().get(&*key.namespace).cloned();
     let mut stores = Vec::with_capacity(plan.reads.len());
     let mut closed = None;
     for read in &plan.reads {
@@ -313,7 +327,10 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
             Gate::Open(store) => stores.push(store),
             Gate::Missing => closed = closed.or(Some(Failure::store_missing(&store_key))),
             Gate::Forbidden => closed = closed.or(Some(forbidden(ctx, &store_key, key))),
-            Gate::Pending => closed = closed.or(Some(Failure::StorePending(store_key))),
+            // Nobody needs to change anything, and it is known better in a moment.
+            Gate::Pending | Gate::Closed(Verdict::Unproven(_)) => {
+                closed = closed.or(Some(Failure::StorePending(store_key)))
+            }
             Gate::Closed(Verdict::Outage { url, down }) => {
                 closed = closed.or(Some(Failure::Outage {
                     store: store_key,
@@ -331,14 +348,14 @@ fn open_stores(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<Option<Vec
 }
 
 fn forbidden(ctx: &Context, store: &StoreKey, key: &ObjectKey) -> Failure {
-    let known = ctx.namespaces().contains_key(&key.namespace);
+    let known = ctx.namespaces().contains_key(&*key.namespace);
     let by_labels = ctx.stores.looks_at_labels(store);
     Failure::store_forbidden(store, &key.namespace, known || !by_labels)
 }
 
 /// An object that is not due yet is told at once that it may not be read any more. Its target stays as it is.
 fn still_allowed(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<(), Failure> {
-    let labels = ctx.namespaces().get(&key.namespace).cloned();
+    let labels = ctx.namespaces().get(&*key.namespace).cloned();
     let mut result = Ok(());
     for read in &plan.reads {
         let store_key = store_of(read, &key.namespace);

@@ -55,6 +55,12 @@ impl References {
         leave(&mut self.followed(), store, &[]);
     }
 
+    /// How many objects are watched.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.followed().len()
+    }
+
     fn users(&self, reference: &Reference) -> Vec<StoreKey> {
         let followed = self.followed();
         let users = followed

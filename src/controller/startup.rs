@@ -84,7 +84,11 @@ async fn installation_key(ctx: &Context, namespace: &str) -> Result<Vec<u8>, Str
             immutable: Some(true),
             ..Secret::default()
         };
-        match api.create(&PostParams::default(), &secret).await {
+        let params = PostParams::default();
+        let created = timeout(TIMEOUT, api.create(&params, &secret))
+            .await
+            .map_err(|_| format!("cannot create Secret {namespace}/{INSTALLATION_KEY}: it took too long"))?;
+        match created {
             Ok(_) => return Ok(key.to_vec()),
             // Another replica was faster, or our own request was repeated: read what is there.
             Err(kube::Error::Api(status)) if status.code == 409 => {}

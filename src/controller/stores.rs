@@ -16,6 +16,7 @@ use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
 use crate::api::store::{ClusterSecretStore, SecretStore, SecretStoreSpec, StoreKey, StoreStatus};
 use crate::store::allowed_paths::ANNOTATION;
+use crate::store::login::Fault;
 use crate::store::scope::{Reference, ReferenceKind};
 use crate::store::{Form, Observed, Verdict};
 use crate::target::apply;
@@ -24,6 +25,8 @@ use crate::telemetry::metrics::Kind;
 const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
 /// A store that cannot be used for a reason of its own is looked at again this often.
 const NOT_READY_REQUEUE: Duration = Duration::from_secs(30);
+/// One for which the API server did not give what it needs is looked at again this often.
+const UNPROVEN_REQUEUE: Duration = Duration::from_secs(5);
 const CAPABILITIES: &str = "ReadWrite";
 
 /// A store as the API server shows it.
@@ -119,6 +122,11 @@ fn changed(ctx: &Context, key: &StoreKey) {
 pub fn gone(ctx: &Context, key: &StoreKey) {
     ctx.known_stores().remove(key);
     ctx.stores.forget(key);
+    forget(ctx, key);
+    ctx.queue.wake(key);
+}
+
+fn forget(ctx: &Context, key: &StoreKey) {
     ctx.store_queue.forget(key);
     ctx.references.unfollow(key);
     ctx.metrics.forget(
@@ -126,7 +134,6 @@ pub fn gone(ctx: &Context, key: &StoreKey) {
         key.namespace.as_deref().unwrap_or_default(),
         &key.name,
     );
-    ctx.queue.wake(key);
 }
 
 /// Checks one store and arranges for the next check.
@@ -161,11 +168,16 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     }
     write_status(ctx, key, &known, &ready).await;
     let pause = match verdict {
+        Verdict::Unproven(_) => UNPROVEN_REQUEUE.min(known.requeue),
         Verdict::NotReady { .. } => NOT_READY_REQUEUE.min(known.requeue),
         Verdict::Ready | Verdict::Outage { .. } => known.requeue,
     };
     ctx.store_queue
         .push_at(key, Instant::now() + pause.mul_f64(rand::random_range(0.9..1.0)));
+    // It may have gone meanwhile: what was noted of it since then would stay for ever.
+    if !ctx.known_stores().contains_key(key) {
+        forget(ctx, key);
+    }
 }
 
 /// What a change of matters to the store now. A ServiceAccount does only while the login is refused.
@@ -200,13 +212,14 @@ fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
                 status::whole_seconds(down.since)
             ),
         ),
+        Verdict::Unproven(message) => Ready::no(Fault::Cluster.reason(), message.clone()),
         Verdict::NotReady { reason, message } => Ready::no(reason, message.clone()),
     }
 }
 
 fn nobody(ctx: &Context, key: &StoreKey) -> Option<String> {
     let users = ctx.index().users_of(key);
-    let users = users.into_iter().map(|user| user.namespace).collect();
+    let users = users.into_iter().map(|user| user.namespace.to_string()).collect();
     let namespaces = ctx.namespaces();
     // Of several operators, each with its own namespaces, none may say what another denies.
     let all = ctx.whole_cluster.then_some(&*namespaces);

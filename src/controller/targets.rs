@@ -5,20 +5,26 @@ use std::collections::{BTreeSet, HashMap};
 
 use kube::api::ObjectMeta;
 
-use super::index::ObjectKey;
+use super::index::{ObjectKey, is_newer};
 use crate::target::names;
 
 /// One managed Secret, as the metadata watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its resourceVersion.
-    pub resource_version: String,
+    pub resource_version: Box<str>,
     /// Its UID.
-    pub uid: String,
-    /// Its label `created-by`.
-    pub created_by: Option<String>,
-    /// UID of the owner that controls it.
-    pub controller: Option<String>,
+    pub uid: Box<str>,
+    created_by: Option<Box<str>>,
+    controller: Option<Controller>,
+}
+
+/// The owner that controls a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Controller {
+    uid: Box<str>,
+    /// Whether it has the name of the Secret, as nearly always.
+    namesake: bool,
 }
 
 /// What is known of a target.
@@ -36,7 +42,7 @@ pub enum State {
 
 #[derive(Clone, Debug)]
 struct Verified {
-    resource_version: String,
+    resource_version: Box<str>,
     intact: bool,
 }
 
@@ -44,14 +50,15 @@ struct Verified {
 #[derive(Default)]
 pub struct Targets {
     seen: HashMap<ObjectKey, Seen>,
-    by_creator: HashMap<String, BTreeSet<ObjectKey>>,
+    /// By UID, those that an owner of another name controls.
+    by_other: HashMap<Box<str>, BTreeSet<ObjectKey>>,
     verified: HashMap<ObjectKey, Verified>,
 }
 
 impl Targets {
     /// Takes note of a watch event. Says whether somebody else's hand may have been at the Secret.
     pub fn observe(&mut self, key: &ObjectKey, metadata: &ObjectMeta) -> bool {
-        let seen = Seen::of(metadata);
+        let seen = Seen::of(key, metadata);
         let known = self
             .verified
             .get(key)
@@ -62,9 +69,9 @@ impl Targets {
 
     fn insert(&mut self, key: &ObjectKey, seen: Seen) {
         self.take(key);
-        if let Some(creator) = &seen.created_by {
-            self.by_creator
-                .entry(creator.clone())
+        if let Some(owner) = seen.controller.as_ref().filter(|owner| !owner.namesake) {
+            self.by_other
+                .entry(owner.uid.clone())
                 .or_default()
                 .insert(key.clone());
         }
@@ -72,13 +79,13 @@ impl Targets {
     }
 
     fn take(&mut self, key: &ObjectKey) {
-        let Some(creator) = self.seen.remove(key).and_then(|seen| seen.created_by) else {
+        let Some(owner) = self.seen.remove(key).and_then(|seen| seen.controller) else {
             return;
         };
-        if let Some(keys) = self.by_creator.get_mut(&creator) {
+        if let Some(keys) = self.by_other.get_mut(&owner.uid) {
             keys.remove(key);
             if keys.is_empty() {
-                self.by_creator.remove(&creator);
+                self.by_other.remove(&owner.uid);
             }
         }
     }
@@ -91,13 +98,17 @@ impl Targets {
 
     /// Takes note of a Secret whose data was looked at, or written by us.
     pub fn verify(&mut self, key: &ObjectKey, metadata: &ObjectMeta, intact: bool) {
-        let seen = Seen::of(metadata);
+        let seen = Seen::of(key, metadata);
         let verified = Verified {
             resource_version: seen.resource_version.clone(),
             intact,
         };
         self.verified.insert(key.clone(), verified);
-        self.insert(key, seen);
+        // The watch may have shown already what somebody did to it since.
+        let known = self.seen.get(key).filter(|known| known.uid == seen.uid);
+        if !known.is_some_and(|known| is_newer(Some(&known.resource_version), Some(&seen.resource_version))) {
+            self.insert(key, seen);
+        }
     }
 
     /// What is known of a target.
@@ -128,16 +139,27 @@ impl Targets {
         owner_uid: &str,
         target: &str,
     ) -> Vec<(ObjectKey, Seen)> {
-        let created = self
-            .by_creator
-            .get(&names::created_by(namespace, owner))
-            .into_iter()
-            .flatten();
-        created
-            .filter(|key| key.namespace == namespace && key.name != target)
+        let namesake = ObjectKey::new(namespace, owner);
+        let others = self.by_other.get(owner_uid).into_iter().flatten();
+        let found: Vec<_> = std::iter::once(&namesake)
+            .chain(others)
+            .filter(|key| *key.namespace == *namespace && *key.name != *target)
             .filter_map(|key| Some((key.clone(), self.seen.get(key)?.clone())))
-            .filter(|(_, seen)| seen.controller.as_deref() == Some(owner_uid))
+            .filter(|(_, seen)| seen.controller.as_ref().is_some_and(|by| *by.uid == *owner_uid))
+            .collect();
+        if found.is_empty() {
+            return found;
+        }
+        let creator = names::created_by(namespace, owner);
+        let made = found.into_iter();
+        made.filter(|(_, seen)| seen.created_by.as_deref() == Some(&creator))
             .collect()
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.seen.len() + self.by_other.len() + self.verified.len()
     }
 
     /// All keys in this namespace, or in all.
@@ -145,33 +167,34 @@ impl Targets {
     pub fn keys(&self, namespace: Option<&str>) -> Vec<ObjectKey> {
         self.seen
             .keys()
-            .filter(|key| namespace.is_none_or(|ns| key.namespace == ns))
+            .filter(|key| namespace.is_none_or(|ns| *key.namespace == *ns))
             .cloned()
             .collect()
     }
 }
 
 impl Seen {
-    fn of(metadata: &ObjectMeta) -> Self {
-        let owners = metadata.owner_references.iter().flatten();
+    fn of(key: &ObjectKey, metadata: &ObjectMeta) -> Self {
+        let labels = metadata.labels.as_ref();
+        let created_by = labels.and_then(|labels| labels.get(names::LABEL_CREATED_BY));
+        let mut owners = metadata.owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true));
         Self {
-            resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-            created_by: metadata
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(names::LABEL_CREATED_BY))
-                .cloned(),
-            controller: owners
-                .filter(|owner| owner.controller == Some(true))
-                .map(|owner| owner.uid.clone())
-                .next(),
+            resource_version: metadata.resource_version.as_deref().unwrap_or_default().into(),
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
+            created_by: created_by.map(|creator| creator.as_str().into()),
+            controller: controller.map(|owner| Controller {
+                uid: owner.uid.as_str().into(),
+                namesake: *owner.name == *key.name,
+            }),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
 
     fn metadata(version: &str) -> ObjectMeta {
@@ -193,10 +216,65 @@ mod tests {
     }
 
     #[test]
+    fn what_the_watch_showed_before_our_own_write_was_answered_is_looked_at() {
+        let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
+        assert!(targets.observe(&key, &metadata("10")));
+        targets.verify(&key, &metadata("9"), true);
+        assert_eq!(targets.state(&key), State::Unknown);
+        targets.verify(&key, &metadata("10"), true);
+        assert_eq!(targets.state(&key), State::Intact);
+    }
+
+    #[test]
     fn a_secret_that_is_gone_is_absent() {
         let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
         targets.verify(&key, &metadata("5"), true);
         targets.remove(&key);
         assert_eq!(targets.state(&key), State::Absent);
+        assert_eq!(targets.entries(), 0);
+    }
+
+    #[test]
+    fn what_an_owner_once_created_is_found_under_its_own_name_and_under_others() {
+        let mut targets = Targets::default();
+        let made = |uid: &str| ObjectMeta {
+            labels: Some(
+                [(
+                    names::LABEL_CREATED_BY.to_string(),
+                    names::created_by("db", "app"),
+                )]
+                .into(),
+            ),
+            owner_references: Some(vec![OwnerReference {
+                controller: Some(true),
+                uid: uid.into(),
+                name: "app".into(),
+                ..OwnerReference::default()
+            }]),
+            ..metadata("1")
+        };
+        for (name, uid) in [
+            ("app", "owner"),
+            ("old", "owner"),
+            ("copy", "another"),
+            ("now", "owner"),
+        ] {
+            targets.observe(&ObjectKey::new("db", name), &made(uid));
+        }
+        let mut unlabelled = made("owner");
+        unlabelled.labels = None;
+        targets.observe(&ObjectKey::new("db", "unlabelled"), &unlabelled);
+        targets.observe(&ObjectKey::new("web", "app"), &made("owner"));
+        let found = |targets: &Targets| {
+            let orphans = targets.orphans("db", "app", "owner", "now");
+            orphans
+                .into_iter()
+                .map(|(key, _)| key.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(&targets), ["db/app", "db/old"]);
+        targets.remove(&ObjectKey::new("db", "app"));
+        targets.remove(&ObjectKey::new("db", "old"));
+        assert!(found(&targets).is_empty());
     }
 }

@@ -71,7 +71,7 @@ impl TemplateSources {
         let wanted: BTreeSet<Source> = wanted
             .into_iter()
             .map(|reference| Source {
-                namespace: key.namespace.clone(),
+                namespace: key.namespace.to_string(),
                 reference,
             })
             .collect();
@@ -98,6 +98,13 @@ impl TemplateSources {
         }
     }
 
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        let state = self.state();
+        state.followed.len() + state.by_user.len() + state.changed.len()
+    }
+
     /// Stops watching for an ExternalSecret that is gone.
     pub fn forget(&self, key: &ObjectKey) {
         self.state().leave(key, &BTreeSet::new());
@@ -115,7 +122,7 @@ impl TemplateSources {
         state.changed.remove(key);
         for (reference, version) in versions {
             let source = Source {
-                namespace: key.namespace.clone(),
+                namespace: key.namespace.to_string(),
                 reference,
             };
             if let Some(followed) = state.followed.get_mut(&source) {

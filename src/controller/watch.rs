@@ -4,13 +4,38 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as start_watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+/// Who cannot see must not be told of changes late: longest pause before a watch that broke is tried again. There are
+/// few of them, so that this is little for an API server that is in trouble; kube's own is 30 s.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Pauses between the tries of a watch that broke.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let longest = LONGEST_PAUSE.mul_f64(rand::random_range(0.8..1.0));
+        self.0.next().map(|pause| pause.min(longest))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// One watch of one kind in one namespace (or in all).
 pub struct Watch<T> {
@@ -42,7 +67,7 @@ where
     ) {
         let (what, dispensable) = (self.what, self.dispensable);
         let mut stream = start_watcher(self.api, self.config)
-            .default_backoff()
+            .backoff(Pauses::default())
             .inspect_err(move |error| tracing::warn!(what, %error, "watch interrupted; it goes on by itself"))
             .boxed();
         let mut listed: HashSet<K> = HashSet::new();
@@ -80,5 +105,18 @@ fn is_forbidden(error: &watcher::Error) -> bool {
         }
         watcher::Error::WatchError(status) => status.code == 403,
         watcher::Error::NoResourceVersion => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_long_the_api_server_was_away_a_watch_is_back_within_five_seconds() {
+        let pauses: Vec<_> = Pauses::default().take(20).collect();
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE), "{pauses:?}");
+        assert!(pauses[0] < pauses[19], "it is tried less and less often");
+        assert_eq!(pauses.len(), 20, "it is tried for ever");
     }
 }

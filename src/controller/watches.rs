@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, PartialObjectMeta};
-use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
@@ -15,6 +14,7 @@ use tokio::sync::watch as tokio_watch;
 use tokio::task::JoinSet;
 
 use super::context::Context;
+use super::guarded::Guarded;
 use super::index::{Change, ObjectKey};
 use super::queue::Priority;
 use super::stores;
@@ -23,7 +23,6 @@ use super::{Settings, outcome};
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::{ClusterSecretStore, SecretStore};
 use crate::target::names;
-use crate::telemetry::metrics::Kind;
 
 type Loops = JoinSet<&'static str>;
 
@@ -62,10 +61,13 @@ where
     }
 }
 
-/// A list from the API server's watch cache: consistent enough for a controller, and it does not wait
-/// for etcd.
+/// Objects per page of a list. A list of resourceVersion 0 would come from the API server's watch cache
+/// without a wait of at most 100 ms, but whole: the server ignores its limit, and ten thousand objects in one
+/// body cost tens of megabytes that are needed only once.
+const PAGE: u32 = 250;
+
 fn config() -> watcher::Config {
-    watcher::Config::default().any_semantic()
+    watcher::Config::default().page_size(PAGE)
 }
 
 fn key_of<K: Resource>(object: &K) -> ObjectKey {
@@ -78,7 +80,7 @@ fn external_secrets(
     loops: &mut Loops,
 ) -> tokio_watch::Receiver<bool> {
     let (ready, synced) = tokio_watch::channel(false);
-    let watch = Watch::<DeserializeGuard<ExternalSecret>> {
+    let watch = Watch::<Guarded<ExternalSecret>> {
         what: "externalsecrets",
         api: api(&ctx, scope.as_deref()),
         config: config(),
@@ -87,7 +89,7 @@ fn external_secrets(
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
         let known = || known.index().keys(scope.as_deref());
-        let present = |object: DeserializeGuard<ExternalSecret>| external_secret_seen(&present, object);
+        let present = |object: Guarded<ExternalSecret>| external_secret_seen(&present, object);
         watch
             .run(ready, key_of, known, present, |key| {
                 external_secret_gone(&gone, key)
@@ -98,7 +100,7 @@ fn external_secrets(
     synced
 }
 
-fn external_secret_seen(ctx: &Arc<Context>, object: DeserializeGuard<ExternalSecret>) {
+fn external_secret_seen(ctx: &Arc<Context>, object: Guarded<ExternalSecret>) {
     match object.0 {
         Ok(object) => {
             let (key, change) = ctx.index().apply(object);
@@ -127,8 +129,6 @@ fn external_secret_seen(ctx: &Arc<Context>, object: DeserializeGuard<ExternalSec
 fn external_secret_gone(ctx: &Context, key: &ObjectKey) {
     ctx.index().remove(key);
     ctx.forget(key);
-    ctx.metrics
-        .forget(Kind::ExternalSecret, &key.namespace, &key.name);
 }
 
 fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
@@ -161,7 +161,7 @@ fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio
 
 fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
     let (ready, synced) = tokio_watch::channel(false);
-    let watch = Watch::<DeserializeGuard<SecretStore>> {
+    let watch = Watch::<Guarded<SecretStore>> {
         what: "secretstores",
         api: api(&ctx, scope.as_deref()),
         config: config(),
@@ -169,7 +169,7 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let key = |store: &DeserializeGuard<SecretStore>| crate::api::store::StoreKey {
+        let key = |store: &Guarded<SecretStore>| crate::api::store::StoreKey {
             kind: crate::api::external_secret::StoreKind::SecretStore,
             namespace: store.namespace(),
             name: store.name_any(),
@@ -183,7 +183,7 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
                 .cloned()
                 .collect()
         };
-        let present = |store: DeserializeGuard<SecretStore>| {
+        let present = |store: Guarded<SecretStore>| {
             if let Some(store) = valid(store.0) {
                 stores::secret_store_seen(&present, store);
             }
@@ -198,7 +198,7 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
 
 fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
     let (ready, synced) = tokio_watch::channel(false);
-    let watch = Watch::<DeserializeGuard<ClusterSecretStore>> {
+    let watch = Watch::<Guarded<ClusterSecretStore>> {
         what: "clustersecretstores",
         api: Api::all(ctx.client.clone()),
         config: config(),
@@ -206,7 +206,7 @@ fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let key = |store: &DeserializeGuard<ClusterSecretStore>| crate::api::store::StoreKey {
+        let key = |store: &Guarded<ClusterSecretStore>| crate::api::store::StoreKey {
             kind: crate::api::external_secret::StoreKind::ClusterSecretStore,
             namespace: None,
             name: store.name_any(),
@@ -219,7 +219,7 @@ fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver
                 .cloned()
                 .collect()
         };
-        let present = |store: DeserializeGuard<ClusterSecretStore>| {
+        let present = |store: Guarded<ClusterSecretStore>| {
             if let Some(store) = valid(store.0) {
                 stores::cluster_store_seen(&present, store);
             }
@@ -279,6 +279,7 @@ fn namespaces(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> to
         let gone = |name: &String| {
             let old = gone.namespaces().remove(name);
             namespace_changed(&gone, name, old.as_ref(), None);
+            gone.stores.forget_namespace(name);
         };
         watch
             .run(ready, |namespace| namespace.name_any(), known, present, gone)
@@ -298,7 +299,7 @@ fn namespace_changed(
     for store in ctx.stores.concerned_by(name, old, new) {
         ctx.store_queue.push(&store, Priority::Routine);
         for user in ctx.index().users_of(&store) {
-            if user.namespace == name {
+            if *user.namespace == *name {
                 ctx.queue.push(&user, Priority::Urgent);
             }
         }

@@ -68,22 +68,39 @@ pub struct Jwt {
     pub whose: String,
 }
 
-/// Errors are sentences for the store's condition; they name the object and what to do.
+/// Why a credential is not to be had: a sentence for the store's condition. It names the object and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// An object is missing or unfit: somebody must change something.
+    #[error("{0}")]
+    Unfit(String),
+    /// The API server did not do what was asked of it: that passes by itself.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl From<String> for CredentialError {
+    fn from(message: String) -> Self {
+        Self::Unfit(message)
+    }
+}
+
+/// Where credentials come from.
 #[async_trait]
 pub trait Credentials: Send + Sync {
     /// One key of a Secret.
-    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, String>;
+    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, CredentialError>;
     /// One key of a ConfigMap.
-    async fn config_map(&self, key: &SecretKey) -> Result<String, String>;
+    async fn config_map(&self, key: &SecretKey) -> Result<String, CredentialError>;
     /// A ServiceAccount token.
-    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, String>;
+    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, CredentialError>;
     /// The annotations of a ServiceAccount. `namespace: None` as in [`SecretKey`].
     async fn annotations(
         &self,
         namespace: Option<&str>,
         name: &str,
         identity: &Identity,
-    ) -> Result<BTreeMap<String, String>, String>;
+    ) -> Result<BTreeMap<String, String>, CredentialError>;
 }
 
 /// The credentials of a cluster.
@@ -105,7 +122,7 @@ impl ClusterCredentials {
         name: &str,
         audiences: &[String],
         seconds: i64,
-    ) -> Result<SecretBytes, String> {
+    ) -> Result<SecretBytes, CredentialError> {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let request = TokenRequest {
             spec: TokenRequestSpec {
@@ -134,7 +151,7 @@ impl ClusterCredentials {
 
 #[async_trait]
 impl Credentials for ClusterCredentials {
-    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, String> {
+    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, CredentialError> {
         let namespace = namespace_of(key.namespace.as_deref(), identity)?;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let secret = timed(api.get(&key.name)).await.map_err(|e| {
@@ -149,14 +166,12 @@ impl Credentials for ClusterCredentials {
             .find(|(name, _)| *name == key.key)
             .map(|(_, value)| SecretBytes::new(value.0))
             .ok_or_else(|| {
-                format!(
-                    "cannot find secret data for key: \"{}\" in Secret {namespace}/{}",
-                    key.key, key.name
-                )
+                let (key, name) = (&key.key, &key.name);
+                format!("cannot find secret data for key: \"{key}\" in Secret {namespace}/{name}").into()
             })
     }
 
-    async fn config_map(&self, key: &SecretKey) -> Result<String, String> {
+    async fn config_map(&self, key: &SecretKey) -> Result<String, CredentialError> {
         let namespace = namespace_of(key.namespace.as_deref(), &Identity { referent: None })?;
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let map = timed(api.get(&key.name)).await.map_err(|e| {
@@ -169,10 +184,10 @@ impl Credentials for ClusterCredentials {
         map.data
             .unwrap_or_default()
             .remove(&key.key)
-            .ok_or_else(|| format!("ConfigMap {namespace}/{} has no key \"{}\"", key.name, key.key))
+            .ok_or_else(|| format!("ConfigMap {namespace}/{} has no key \"{}\"", key.name, key.key).into())
     }
 
-    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, String> {
+    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, CredentialError> {
         match source {
             JwtSource::ServiceAccount {
                 namespace,
@@ -212,7 +227,7 @@ impl Credentials for ClusterCredentials {
         namespace: Option<&str>,
         name: &str,
         identity: &Identity,
-    ) -> Result<BTreeMap<String, String>, String> {
+    ) -> Result<BTreeMap<String, String>, CredentialError> {
         let namespace = namespace_of(namespace, identity)?;
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let account = timed(api.get_metadata(name)).await.map_err(|e| {
@@ -251,18 +266,22 @@ enum ApiError {
 
 impl ApiError {
     /// `cure` is what to do where the operator may not.
-    fn describe(&self, object: &str, verb: &str, cure: &str) -> String {
+    fn describe(&self, object: &str, verb: &str, cure: &str) -> CredentialError {
+        let unfit = |why: &str| CredentialError::Unfit(format!("cannot {verb} {object}: {why}"));
+        let unreachable = |why: &str| CredentialError::Unreachable(format!("cannot {verb} {object}: {why}"));
         match self {
-            Self::Timeout => format!("cannot {verb} {object}: the API server did not answer in time"),
+            Self::Timeout => unreachable("the API server did not answer in time"),
             Self::Kube(error) => match error.as_ref() {
-                kube::Error::Api(status) if status.code == 404 => {
-                    format!("cannot {verb} {object}: it does not exist; create it, or correct the store")
-                }
-                kube::Error::Api(status) if status.code == 403 => {
-                    format!("cannot {verb} {object}: the operator may not; {cure}")
-                }
-                kube::Error::Api(status) => format!("cannot {verb} {object}: {}", status.message),
-                _ => format!("cannot {verb} {object}: the API server cannot be reached"),
+                kube::Error::Api(status) => match status.code {
+                    404 => unfit("it does not exist; create it, or correct the store"),
+                    403 => unfit(&format!("the operator may not; {cure}")),
+                    409 | 429 | 500.. => unreachable(&format!(
+                        "the API server answered {}: {}",
+                        status.code, status.message
+                    )),
+                    _ => unfit(&status.message),
+                },
+                _ => unreachable("the API server cannot be reached"),
             },
         }
     }
@@ -272,5 +291,34 @@ async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(result) => result.map_err(|e| ApiError::Kube(Box::new(e))),
         Err(_) => Err(ApiError::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_does_not_do_passes_and_what_it_refuses_does_not() {
+        let passes = |error: ApiError| {
+            let described = error.describe("Secret db/login", "read", "add a rule");
+            matches!(described, CredentialError::Unreachable(_))
+        };
+        let answered = |code| {
+            let status = Status {
+                code,
+                ..Status::failure("as it is", "Reason")
+            };
+            passes(ApiError::Kube(Box::new(kube::Error::Api(Box::new(status)))))
+        };
+        assert!(passes(ApiError::Timeout));
+        for code in [409, 429, 500, 503, 504] {
+            assert!(answered(code), "{code}");
+        }
+        for code in [400, 401, 403, 404, 422] {
+            assert!(!answered(code), "{code}");
+        }
     }
 }

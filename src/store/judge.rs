@@ -3,14 +3,25 @@
 use std::sync::{Arc, PoisonError, Weak};
 
 use super::connection::Connection;
-use super::credentials::Identity;
-use super::login::LoginError;
+use super::credentials::{CredentialError, Identity};
+use super::login::{Fault, LoginError};
 use super::settings::{Ca, Settings};
 use super::{Entry, Source, Store, Stores, Verdict, close_later};
 use crate::api::store::StoreKey;
 use crate::secret::SecretBytes;
 use crate::vault::error::VaultError;
 use crate::vault::transport::Server;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    /// What it needs of the cluster is not to be had.
+    #[error(transparent)]
+    Cluster(#[from] CredentialError),
+    /// It cannot be made of that.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
 
 impl Stores {
     /// Checks a store: its server's health, and a login. `None` if it is not ours to judge.
@@ -47,7 +58,10 @@ impl Stores {
         };
         let connection = match self.connect(store, settings).await {
             Ok(connection) => connection,
-            Err(message) => return invalid(message),
+            Err(ConnectError::Cluster(CredentialError::Unreachable(message))) => {
+                return Verdict::Unproven(message);
+            }
+            Err(error) => return invalid(error.to_string()),
         };
         let url = connection.url().to_string();
         if let Err(down) = connection.validate().await {
@@ -67,8 +81,11 @@ impl Stores {
         match session.login().ensure().await {
             Ok(()) => Verdict::Ready,
             Err(LoginError::Outage(down)) => Verdict::Outage { url, down },
+            Err(LoginError::Refused(refusal)) if refusal.fault == Fault::Cluster => {
+                Verdict::Unproven(refusal.message)
+            }
             Err(LoginError::Refused(refusal)) => Verdict::NotReady {
-                reason: refusal.reason(),
+                reason: refusal.fault.reason(),
                 message: refusal.message,
             },
             // No fault of the store, which goes on with what it has.
@@ -85,9 +102,9 @@ impl Stores {
         self: &Arc<Self>,
         store: &Store,
         settings: &Settings,
-    ) -> Result<Arc<Connection>, String> {
+    ) -> Result<Arc<Connection>, ConnectError> {
         let server = self.server(settings).await?;
-        let connection = self.shared_connection(server).map_err(|e| e.to_string())?;
+        let connection = self.shared_connection(server)?;
         let mut live = store.live();
         if live
             .connection
@@ -101,7 +118,7 @@ impl Stores {
     }
 
     /// Where and how to reach the server of a store, with what the cluster holds of it at this moment.
-    async fn server(&self, settings: &Settings) -> Result<Server, String> {
+    async fn server(&self, settings: &Settings) -> Result<Server, CredentialError> {
         let none = Identity { referent: None };
         let ca_pem = match &settings.ca {
             Ca::System => None,

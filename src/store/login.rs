@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use self::state::{Held, State, spend};
 use super::auth::Proof;
 use super::connection::{CallError, Connection, Down};
-use super::credentials::{Credentials, Identity};
+use super::credentials::{CredentialError, Credentials, Identity};
 use super::settings::Settings;
 use crate::vault::auth::{self, Lease};
 use crate::vault::error::VaultError;
@@ -53,23 +53,36 @@ pub struct Refusal {
 /// Whose fault it is that a login brought no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// That of the role or of the proof.
+    /// That of the role, or of a proof that Vault does not take.
     Identity,
-    /// The same, and Vault counts it: a few more, and it locks the account out.
+    /// That of a proof that is missing or unfit, or may not be had: Vault was not asked.
+    Proof,
+    /// The same as of the identity, and Vault counts it: a few more, and it locks the account out.
     Counted,
     /// That of the server, though its health is good, or of what stands in front of it.
     Server,
+    /// That of the API server, which did not give the proof.
+    Cluster,
 }
 
-impl Refusal {
+impl Fault {
     /// One word for a condition's reason.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self.fault {
-            Fault::Identity | Fault::Counted => "VaultDenied",
-            Fault::Server => "VaultFailing",
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Identity | Self::Proof | Self::Counted => "VaultDenied",
+            Self::Server => "VaultFailing",
+            Self::Cluster => "APIServerFailing",
         }
     }
+}
+
+fn unproven(error: CredentialError) -> LoginError {
+    let (message, fault) = match error {
+        CredentialError::Unfit(message) => (message, Fault::Proof),
+        CredentialError::Unreachable(message) => (message, Fault::Cluster),
+    };
+    LoginError::Refused(Refusal { message, fault })
 }
 
 fn refused(message: String) -> LoginError {
@@ -227,7 +240,7 @@ impl Login {
         let proof = method
             .proof(self.credentials.as_ref(), &self.identity)
             .await
-            .map_err(refused)?;
+            .map_err(unproven)?;
         match proof {
             Proof::Token(secret) => {
                 let token = Token::new(&secret)

@@ -52,6 +52,9 @@ pub enum Verdict {
         /// What is wrong, and since when.
         down: Down,
     },
+    /// The API server did not give what the store needs of the cluster; it is asked again soon, and nobody needs to
+    /// change anything. The message of the condition.
+    Unproven(String),
     /// Something must be changed: the reason and the message of the condition.
     NotReady {
         /// One word.
@@ -248,6 +251,31 @@ impl Stores {
         Self::close_store_later(old);
     }
 
+    /// Takes note that a namespace is gone; the tokens of what logged in for it are revoked.
+    pub fn forget_namespace(&self, namespace: &str) {
+        let identity = Identity {
+            referent: Some(namespace.into()),
+        };
+        let entries = self.entries();
+        let gone: Vec<_> = entries
+            .values()
+            .filter_map(|entry| match entry {
+                Entry::Served { store, .. } => store.live().sessions.remove(&identity),
+                _ => None,
+            })
+            .collect();
+        drop(entries);
+        if !gone.is_empty() {
+            close_later(gone);
+        }
+    }
+
+    /// How many identities there are, over all stores.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions().len()
+    }
+
     fn close_store_later(entry: Option<Entry>) {
         if let Some(Entry::Served { store, .. }) = entry {
             close_later(store.sessions());
@@ -267,6 +295,22 @@ impl Stores {
             Some(Entry::Served { store, .. }) if !store.admits(namespace, labels) => Gate::Forbidden,
             Some(Entry::Served { store, .. }) => store.gate(),
         }
+    }
+
+    /// How many stores are known.
+    #[must_use]
+    pub fn entry_count(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// How many servers are connected to.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections
+            .values()
+            .filter(|weak| weak.strong_count() > 0)
+            .count()
     }
 
     /// What a store depends on, in the cluster.

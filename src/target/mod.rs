@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod fence;
+pub mod fenced;
 pub mod hash;
 pub mod kept;
 pub mod manifest;

@@ -2,6 +2,7 @@
 //! with `keyferry_`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,21 +13,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Kinds that have conditions.
+use super::objects::Objects;
+
+/// Kinds of store, which have conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// ExternalSecret.
-    ExternalSecret,
     /// SecretStore.
     SecretStore,
     /// ClusterSecretStore.
     ClusterSecretStore,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ObjectLabels {
-    name: String,
-    namespace: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -55,14 +50,16 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HolderLabels {
+    of: &'static str,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
-    sync_calls: Family<ObjectLabels, Counter>,
-    // ESO's counters without the suffix `_total` are gauges here, or the name would change.
-    sync_errors: Family<ObjectLabels, Gauge>,
-    conditions: [Family<ConditionLabels, Gauge>; 3],
-    reconcile_duration: Family<ObjectLabels, Gauge>,
+    objects: Arc<Objects>,
+    conditions: [Family<ConditionLabels, Gauge>; 2],
     provider_calls: Family<CallLabels, Gauge>,
     vault_requests: Family<RequestLabels, Counter>,
     vault_probes: Family<OutcomeLabels, Counter>,
@@ -72,6 +69,8 @@ pub struct Metrics {
     wakeups: Counter,
     panics: Counter,
     leader: Gauge,
+    entries: Family<HolderLabels, Gauge>,
+    tasks: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -84,10 +83,8 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
-            sync_calls: Family::default(),
-            sync_errors: Family::default(),
+            objects: Arc::default(),
             conditions: Default::default(),
-            reconcile_duration: Family::default(),
             provider_calls: Family::default(),
             vault_requests: Family::default(),
             vault_probes: Family::default(),
@@ -97,6 +94,8 @@ impl Default for Metrics {
             wakeups: Counter::default(),
             panics: Counter::default(),
             leader: Gauge::default(),
+            entries: Family::default(),
+            tasks: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -106,25 +105,14 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
-        r.register("externalsecret_sync_calls", "Reconciles", self.sync_calls.clone());
-        r.register(
-            "externalsecret_sync_calls_error",
-            "Syncs that failed",
-            self.sync_errors.clone(),
-        );
+        r.register_collector(Box::new(self.objects.clone()));
         let names = [
-            "externalsecret_status_condition",
             "secretstore_status_condition",
             "clustersecretstore_status_condition",
         ];
         for (name, family) in names.into_iter().zip(&self.conditions) {
             r.register(name, "1 for the present status of the condition", family.clone());
         }
-        r.register(
-            "externalsecret_reconcile_duration",
-            "Nanoseconds of the last reconcile",
-            self.reconcile_duration.clone(),
-        );
         r.register(
             "externalsecret_provider_api_calls_count",
             "Calls to the provider",
@@ -170,33 +158,38 @@ impl Metrics {
             "1 while this replica is the active one",
             self.leader.clone(),
         );
+        r.register(
+            "keyferry_entries",
+            "What is kept in memory, by what keeps it: none may grow for ever",
+            self.entries.clone(),
+        );
+        r.register(
+            "keyferry_tasks",
+            "Tasks that are under way or wait",
+            self.tasks.clone(),
+        );
     }
 
     /// The text that Prometheus reads (OpenMetrics).
     #[must_use]
     pub fn text(&self) -> String {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+        }
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
 
-    /// Counts one reconcile of an ExternalSecret.
-    pub fn reconciled(&self, namespace: &str, name: &str, took: Duration, failed: bool) {
-        let labels = ObjectLabels {
-            name: name.into(),
-            namespace: namespace.into(),
-        };
-        self.sync_calls.get_or_create(&labels).inc();
-        self.reconcile_duration
-            .get_or_create(&labels)
-            .set(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX));
-        if failed {
-            self.sync_errors.get_or_create(&labels).inc();
-        }
+    /// What is counted of each ExternalSecret.
+    #[must_use]
+    pub fn objects(&self) -> &Objects {
+        &self.objects
     }
 
-    /// Shows the status of an object's Ready condition.
+    /// Shows the status of a store's Ready condition.
     pub fn condition(&self, kind: Kind, namespace: &str, name: &str, ready: bool) {
         let family = &self.conditions[kind as usize];
         for (status, value) in [("True", i64::from(ready)), ("False", i64::from(!ready))] {
@@ -206,19 +199,10 @@ impl Metrics {
         }
     }
 
-    /// Drops the series of an object that is gone.
+    /// Drops the series of a store that is gone.
     pub fn forget(&self, kind: Kind, namespace: &str, name: &str) {
         for status in ["True", "False"] {
             self.conditions[kind as usize].remove(&condition_labels(namespace, name, status));
-        }
-        if kind == Kind::ExternalSecret {
-            let labels = ObjectLabels {
-                name: name.into(),
-                namespace: namespace.into(),
-            };
-            self.sync_calls.remove(&labels);
-            self.sync_errors.remove(&labels);
-            self.reconcile_duration.remove(&labels);
         }
     }
 
@@ -267,6 +251,13 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// Shows how many entries something keeps.
+    pub fn entries(&self, of: &'static str, count: usize) {
+        self.entries
+            .get_or_create(&HolderLabels { of })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Shows whether this replica is the active one.
     pub fn leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
@@ -289,8 +280,12 @@ mod tests {
     #[test]
     fn the_names_that_dashboards_read_are_esos() {
         let metrics = Metrics::default();
-        metrics.reconciled("db", "postgres-secret", Duration::from_nanos(7), true);
-        metrics.condition(Kind::ExternalSecret, "db", "postgres-secret", true);
+        let (namespace, name) = ("db".into(), "postgres-secret".into());
+        metrics
+            .objects()
+            .reconciled(&namespace, &name, Duration::from_nanos(7), true);
+        metrics.objects().condition(&namespace, &name, true);
+        metrics.condition(Kind::ClusterSecretStore, "", "k8s-secrets", false);
         metrics.vault_request("login", "success");
         let text = metrics.text();
         for line in [
@@ -299,6 +294,7 @@ mod tests {
             r#"externalsecret_reconcile_duration{name="postgres-secret",namespace="db"} 7"#,
             r#"externalsecret_status_condition{name="postgres-secret",namespace="db",condition="Ready",status="True"} 1"#,
             r#"externalsecret_status_condition{name="postgres-secret",namespace="db",condition="Ready",status="False"} 0"#,
+            r#"clustersecretstore_status_condition{name="k8s-secrets",namespace="",condition="Ready",status="False"} 1"#,
             r#"externalsecret_provider_api_calls_count{provider="HashiCorp/Vault",call="Login",status="success"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
@@ -308,9 +304,15 @@ mod tests {
     #[test]
     fn the_series_of_an_object_go_with_it() {
         let metrics = Metrics::default();
-        metrics.reconciled("db", "a", Duration::ZERO, true);
-        metrics.condition(Kind::ExternalSecret, "db", "a", false);
-        metrics.forget(Kind::ExternalSecret, "db", "a");
+        let (namespace, name) = ("db".into(), "a".into());
+        metrics
+            .objects()
+            .reconciled(&namespace, &name, Duration::ZERO, true);
+        metrics.objects().condition(&namespace, &name, false);
+        metrics.condition(Kind::SecretStore, "db", "a", true);
+        assert!(metrics.text().contains(r#"name="a""#));
+        metrics.objects().forget(&namespace, &name);
+        metrics.forget(Kind::SecretStore, "db", "a");
         assert!(!metrics.text().contains(r#"name="a""#));
     }
 }

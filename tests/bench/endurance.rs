@@ -44,8 +44,10 @@ pub async fn steady(rig: &Rig, options: &Options) -> Result<Value> {
     let (requests, logins) = vault_requests(rig, vault)?;
     let (all, writes) = kube_requests(rig, kube)?;
     let mut seconds: HashMap<String, usize> = HashMap::new();
+    let mut reads = 0;
     for entry in rig.vault.audit_since(vault)? {
         if entry.kind == "request" && !entry.root {
+            reads += usize::from(entry.path.starts_with("secret/data/"));
             let second = entry.time.get(..19).unwrap_or_default().to_owned();
             *seconds.entry(second).or_default() += 1;
         }
@@ -54,6 +56,7 @@ pub async fn steady(rig: &Rig, options: &Options) -> Result<Value> {
     let mean = requests as f64 / (minutes * 60.0);
     Ok(json!({
         "objects": n, "vault_requests_per_min": rounded(requests as f64 / minutes),
+        "vault_reads_per_min": rounded(reads as f64 / minutes),
         "vault_logins_per_min": rounded(logins as f64 / minutes), "kube_requests_per_min": rounded(all as f64 / minutes),
         "kube_writes_per_min": rounded(writes as f64 / minutes), "peak_per_second": peak,
         "peak_ratio_to_mean": rounded(peak as f64 / mean), "cpu_percent": rounded(cpu / (minutes * 60.0) * 100.0),

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
-//! `cargo bench --bench operator -- SCENARIO… [--objects N] [--sealed SECONDS] [--operator 'CMD'] [--json FILE]`
+//! `cargo bench --bench operator -- SCENARIO… [--objects N] [--sealed SECONDS] [--minutes N] [--operator 'CMD'] [--json FILE]`
 //!
 //! Each scenario gets a fresh control plane and a fresh Vault. Times are taken from watch events of
 //! the bench's own client; Vault requests are counted from its audit device, requests to Kubernetes
@@ -7,6 +7,7 @@
 //! floor: a bare client with 32 requests in flight that does only what cannot be avoided. `templates` needs
 //! no cluster: it renders the golden corpus with our engine and with Go's, by turns.
 
+mod churn;
 mod endurance;
 mod floor;
 mod observer;
@@ -24,7 +25,7 @@ use serde_json::Value;
 /// What to measure.
 #[derive(Clone, Debug, Parser)]
 struct Options {
-    /// first-sync, force-sync, shared-path, recovery, cold-start, steady, busy-newcomer, memory, templates.
+    /// first-sync, force-sync, shared-path, recovery, cold-start, steady, busy-newcomer, memory, churn, templates.
     scenarios: Vec<String>,
     /// ExternalSecrets.
     #[arg(long, default_value_t = 1000)]
@@ -32,6 +33,9 @@ struct Options {
     /// Seconds that Vault stays sealed in `recovery`.
     #[arg(long, default_value_t = 60)]
     sealed: u64,
+    /// Minutes of `churn`.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
     /// Another operator's command, started with the same kubeconfig.
     #[arg(long)]
     operator: Option<String>,
@@ -47,7 +51,9 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let mut names: Vec<&str> = options.scenarios.iter().map(String::as_str).collect();
     if names.is_empty() {
+        // An hour of churn is for those who ask for it.
         names = scenarios::ALL.to_vec();
+        names.retain(|name| *name != "churn");
     }
     if let Some(unknown) = names.iter().find(|name| !scenarios::ALL.contains(name)) {
         bail!("no scenario '{unknown}'; there are {}", scenarios::ALL.join(", "));

@@ -154,6 +154,7 @@ impl Observer {
     ) -> Result<Instant> {
         let end = Instant::now() + limit;
         loop {
+            let began = Instant::now();
             let (found, at) = look(&self.sights.lock().unwrap());
             if let Some(at) = at.filter(|_| found >= count) {
                 return Ok(at);
@@ -161,7 +162,10 @@ impl Observer {
             if Instant::now() > end {
                 bail!("{found} of {count} {what} after {limit:?}");
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // The times are those of the events. A look at ten thousand objects takes long, and the processor is
+            // shared with what is measured.
+            let pause = began.elapsed().saturating_mul(20).max(Duration::from_millis(1));
+            tokio::time::sleep(pause).await;
         }
     }
 }

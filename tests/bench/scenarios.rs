@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::observer::Observer;
 use crate::rig::{Rig, each, external_secrets, path_of, value};
-use crate::{Options, endurance, floor};
+use crate::{Options, churn, endurance, floor};
 
 pub const ALL: &[&str] = &[
     "first-sync",
@@ -21,6 +21,7 @@ pub const ALL: &[&str] = &[
     "steady",
     "busy-newcomer",
     "memory",
+    "churn",
     "templates",
 ];
 pub const LIMIT: Duration = Duration::from_secs(900);
@@ -38,6 +39,7 @@ pub async fn run(name: &str, options: &Options) -> Result<Value> {
         "steady" => endurance::steady(&rig, options).await?,
         "busy-newcomer" => endurance::busy_newcomer(&rig, options).await?,
         "memory" => endurance::memory(&rig, options).await?,
+        "churn" => churn::churn(&rig, options).await?,
         other => bail!("no scenario '{other}'"),
     };
     result["scenario"] = json!(name);
@@ -258,11 +260,19 @@ async fn recovery(rig: &Rig, options: &Options) -> Result<Value> {
         .objects(options.objects, LIMIT, |_, text| fresh(text))
         .await?;
     let first = observer.times(fresh).into_iter().min().unwrap_or(last);
+    let entries = rig.vault.audit_since(audit)?;
+    // A request is written when it comes, and its answer before it goes.
+    let (mut in_flight, mut peak) = (0_i64, 0);
+    for entry in entries.iter().filter(|entry| !entry.root) {
+        in_flight += if entry.kind == "request" { 1 } else { -1 };
+        peak = peak.max(in_flight);
+    }
     let ms = |at: Instant| rounded(at.saturating_duration_since(unsealed).as_secs_f64() * 1000.0);
     Ok(json!({
         "objects": options.objects, "sealed_seconds": options.sealed, "store_ready_ms": ms(store),
         "first_fresh_ms": ms(first), "last_fresh_ms": ms(last), "vault_requests_while_sealed": requests,
         "audit_lines_while_sealed": lines, "kube_writes_while_sealed": writes, "cpu_seconds_while_sealed": rounded(cpu),
+        "vault_requests_in_flight_at_most": peak, "rss_mib": rounded(operator.rss_mib()?),
     }))
 }
 

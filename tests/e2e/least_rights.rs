@@ -8,19 +8,19 @@ use crate::scene::{SOON, login, one, play};
 use crate::tenants::ANNOTATION;
 
 /// A cluster of its own, for what concerns all of it.
-struct Own {
-    cluster: Cluster,
-    vault: Vault,
+pub struct Own {
+    pub cluster: Cluster,
+    pub vault: Vault,
 }
 
 impl Own {
-    async fn start() -> Result<Self> {
+    pub async fn start() -> Result<Self> {
         let cluster = Cluster::start().await?;
         let vault = Vault::start(&cluster).await?;
         Ok(Self { cluster, vault })
     }
 
-    async fn operator(&self) -> Result<Operator> {
+    pub async fn operator(&self) -> Result<Operator> {
         let options = OperatorOptions {
             command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
             ..OperatorOptions::default()
@@ -38,12 +38,12 @@ impl Own {
         Ok(text)
     }
 
-    async fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Value> {
+    pub async fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Value> {
         let args = ["get", kind, name, "-n", namespace, "-o", "json"];
         Ok(serde_json::from_str(&self.cluster.kubectl(&args, "").await?)?)
     }
 
-    async fn wait_ready(
+    pub async fn wait_ready(
         &self,
         kind: &str,
         namespace: &str,

@@ -29,7 +29,8 @@ fn is_long_run() -> bool {
     std::env::var_os("KEYFERRY_FUZZ_CASES").is_some()
 }
 
-fn config(default: u32) -> ProptestConfig {
+/// So many cases of each target, unless the environment asks for another number.
+pub fn config(default: u32) -> ProptestConfig {
     let cases = std::env::var("KEYFERRY_FUZZ_CASES").map_or(default, |cases| cases.parse().unwrap());
     ProptestConfig {
         cases,
@@ -39,7 +40,7 @@ fn config(default: u32) -> ProptestConfig {
 }
 
 /// Fails if it takes too long.
-fn timed<T>(run: impl FnOnce() -> T) -> Result<T, TestCaseError> {
+pub fn timed<T>(run: impl FnOnce() -> T) -> Result<T, TestCaseError> {
     let begin = Instant::now();
     let done = run();
     let taken = begin.elapsed();

@@ -3,10 +3,10 @@
 - apiGroups: ["external-secrets.io"]
   resources: ["externalsecrets"]
   # Patch: finalizers that External Secrets Operator left behind are removed.
-  verbs: ["get", "list", "watch", "update", "patch"]
+  verbs: ["list", "watch", "patch"]
 - apiGroups: ["external-secrets.io"]
   resources: ["externalsecrets/status"]
-  verbs: ["get", "update", "patch"]
+  verbs: ["patch"]
 {{- if .Values.openshiftFinalizers }}
 # Owner references with blockOwnerDeletion, where the API server checks the right to set them.
 - apiGroups: ["external-secrets.io"]
@@ -15,22 +15,22 @@
 {{- end }}
 - apiGroups: ["external-secrets.io"]
   resources: ["secretstores"]
-  verbs: ["get", "list", "watch"]
+  verbs: ["list", "watch"]
 {{- if .Values.processSecretStore }}
 - apiGroups: ["external-secrets.io"]
   resources: ["secretstores/status"]
-  verbs: ["update", "patch"]
+  verbs: ["patch"]
 {{- end }}
 - apiGroups: [""]
   resources: ["secrets"]
-  verbs: ["get", "list", "watch", "create", "update", "patch", "delete"]
+  verbs: ["get", "list", "watch", "create", "update", "delete"]
 - apiGroups: [""]
   resources: ["configmaps", "serviceaccounts"]
   verbs: ["get", "list", "watch"]
 {{- if .Values.genericTargets.enabled }}
 - apiGroups: [""]
   resources: ["configmaps"]
-  verbs: ["create", "update", "patch", "delete"]
+  verbs: ["create", "update", "delete"]
 {{- range .Values.genericTargets.resources }}
 - apiGroups: [{{ .apiGroup | quote }}]
   resources: {{ toJson .resources }}
@@ -42,9 +42,9 @@
   resources: ["serviceaccounts/token"]
   verbs: ["create"]
 {{- end }}
-- apiGroups: ["", "events.k8s.io"]
+- apiGroups: [""]
   resources: ["events"]
-  verbs: ["create", "patch"]
+  verbs: ["create"]
 {{- end }}
 
 {{/* What exists only cluster-wide. */}}
@@ -54,14 +54,14 @@
   {{- if include "keyferry.scoped" . }}
   resourceNames: {{ splitList "," (include "keyferry.namespaces" .) | toJson }}
   {{- end }}
-  verbs: ["get", "list", "watch"]
+  verbs: ["list", "watch"]
 {{- if include "keyferry.clusterStores" . }}
 - apiGroups: ["external-secrets.io"]
   resources: ["clustersecretstores"]
-  verbs: ["get", "list", "watch"]
+  verbs: ["list", "watch"]
 - apiGroups: ["external-secrets.io"]
   resources: ["clustersecretstores/status"]
-  verbs: ["update", "patch"]
+  verbs: ["patch"]
 {{- end }}
 {{- end }}
 

@@ -5,7 +5,7 @@ use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 
 use super::{Method, Proof, complete, mount_or, text};
 use crate::api::vault::VaultAppRole;
-use crate::store::credentials::{Credentials, Identity};
+use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Need, Scope, SecretKey};
 use crate::vault::error::VaultError;
 
@@ -76,7 +76,7 @@ impl Method for AppRole {
         super::is_wrong_proof(answer)
     }
 
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let kept;
         let role_id = match &self.role_id {
             RoleId::Given(id) => id.as_str(),

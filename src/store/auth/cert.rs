@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Method, Proof, complete, mount_or, role_at};
 use crate::api::meta::SecretKeySelector;
 use crate::api::vault::VaultCertAuth;
-use crate::store::credentials::{Credentials, Identity};
+use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Need, Scope, SecretKey};
 use crate::store::settings::ClientCertificate;
 use crate::vault::error::VaultError;
@@ -113,7 +113,7 @@ impl Method for Cert {
         Some(&self.shown)
     }
 
-    async fn proof(&self, _cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, _cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let request = CertLogin {
             mount: &self.mount,
             role: &self.role,

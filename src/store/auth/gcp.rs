@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{Method, Proof, complete, mount_or, role_at};
 use crate::api::meta::SecretKeySelector;
 use crate::api::vault::VaultGcpAuth;
-use crate::store::credentials::{Credentials, Identity};
+use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Need, Scope, SecretKey};
 
 /// Life of the proof. Vault takes at most 15 minutes by default, and a role may want less.
@@ -141,7 +141,7 @@ impl Method for Gcp {
          the key is not deleted"
     }
 
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let file = cluster.secret(&self.key, identity).await?;
         let place = format!("key \"{}\" of Secret {}", self.key.key, self.key.place(identity));
         let login = self.login(file.expose(), SystemTime::now());

@@ -16,7 +16,7 @@ use super::aws::sts::{FORM, Sts, VERSION, signed_url};
 use super::aws::{self};
 use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultAwsAuthSecretRef, VaultAwsJwtAuth, VaultIamAuth};
-use crate::store::credentials::{Credentials, Identity, JwtSource, TOKEN_SECONDS};
+use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource, TOKEN_SECONDS};
 use crate::store::scope::{Invalid, Need, ReferenceKind, Scope, SecretKey, object_name};
 use crate::vault::error::VaultError;
 
@@ -157,7 +157,7 @@ impl Iam {
         cluster: &dyn Credentials,
         identity: &Identity,
         variable: &(dyn Fn(&str) -> Option<String> + Sync),
-    ) -> Result<(Keys, String), String> {
+    ) -> Result<(Keys, String), CredentialError> {
         let sts = Sts::new(&self.region, &variable)?;
         let (keys, whose) = match &self.source {
             Source::Account {
@@ -198,7 +198,7 @@ async fn account_keys(
     sts: &Sts<'_>,
     (namespace, name): (Option<&str>, &str),
     audiences: &[String],
-) -> Result<(Keys, String), String> {
+) -> Result<(Keys, String), CredentialError> {
     let annotations = cluster.annotations(namespace, name, identity).await?;
     let annotation = |name| annotations.get(name).filter(|value| !value.is_empty());
     let role = annotation(ROLE_ANNOTATION).ok_or_else(|| {
@@ -309,7 +309,7 @@ impl Method for Iam {
         ))
     }
 
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         // Pods are given their AWS identity by their environment; it is read, never set.
         let variable = |name: &str| std::env::var(name).ok();
         let (keys, whose) = self.keys(cluster, identity, &variable).await?;

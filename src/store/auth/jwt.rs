@@ -5,7 +5,7 @@ use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 
 use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultJwtAuth, VaultServiceAccountToken};
-use crate::store::credentials::{Credentials, Identity, JwtSource, TOKEN_SECONDS};
+use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource, TOKEN_SECONDS};
 use crate::store::scope::{Invalid, Need, Scope, object_name};
 use crate::vault::error::VaultError;
 
@@ -102,7 +102,7 @@ impl Method for Jwt {
         }
     }
 
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let token = cluster.jwt(&self.jwt, identity).await?;
         let mut request = JWTLoginRequest::builder();
         request

@@ -5,7 +5,7 @@ use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
 
 use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
 use crate::api::vault::VaultKubernetesAuth;
-use crate::store::credentials::{Credentials, Identity, JwtSource};
+use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource};
 use crate::store::scope::{Invalid, Need, Scope};
 use crate::vault::error::VaultError;
 
@@ -62,7 +62,7 @@ impl Method for Kubernetes {
         Some(no_role(&self.role, &self.mount, "kubernetes.role"))
     }
 
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let token = cluster.jwt(&self.jwt, identity).await?;
         let mut request = LoginWithKubernetesRequest::builder();
         request

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::password::{Password, Spec};
 use super::{Method, Proof};
 use crate::api::vault::VaultLdapAuth;
-use crate::store::credentials::{Credentials, Identity};
+use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Need, Scope};
 use crate::vault::error::VaultError;
 
@@ -64,7 +64,7 @@ impl Method for Ldap {
         super::is_wrong_proof(answer)
     }
 
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         self.0.proof(cluster, identity).await
     }
 }

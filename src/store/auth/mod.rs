@@ -25,7 +25,7 @@ use self::kubernetes::Kubernetes;
 use self::ldap::Ldap;
 use self::token::GivenToken;
 use self::user_pass::UserPass;
-use super::credentials::{Credentials, Identity};
+use super::credentials::{CredentialError, Credentials, Identity};
 use super::scope::{Invalid, Need, Scope};
 use super::settings::ClientCertificate;
 use crate::api::vault::VaultAuth;
@@ -81,7 +81,7 @@ pub trait Method: Send + Sync {
     ///
     /// # Errors
     /// A sentence for the store's condition: which object is missing or unfit, and what to do.
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String>;
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError>;
 }
 
 /// How a store logs in.

@@ -4,7 +4,7 @@ use vaultrs::api::auth::userpass::requests::LoginRequest;
 
 use super::{Proof, complete, mount_or, path_fault, text};
 use crate::api::meta::SecretKeySelector;
-use crate::store::credentials::{Credentials, Identity};
+use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Scope, SecretKey};
 use crate::vault::error::VaultError;
 
@@ -65,12 +65,12 @@ impl Password {
         &self,
         cluster: &dyn Credentials,
         identity: &Identity,
-    ) -> Result<Proof, String> {
+    ) -> Result<Proof, CredentialError> {
         let password = cluster.secret(&self.key, identity).await?;
         let password = text(&password, "the password")?;
         let place = self.key.place(identity);
         if password.is_empty() {
-            return Err(format!("the password in Secret {place} is empty"));
+            return Err(format!("the password in Secret {place} is empty").into());
         }
         let mut request = LoginRequest::builder();
         request

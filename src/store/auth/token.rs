@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{Method, Proof};
 use crate::api::meta::SecretKeySelector;
-use crate::store::credentials::{Credentials, Identity};
+use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Need, Scope, SecretKey};
 
 /// A given token: used as it is, and never revoked by us.
@@ -38,7 +38,7 @@ impl Method for GivenToken {
         "put a living token into it"
     }
 
-    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, String> {
+    async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         cluster.secret(&self.key, identity).await.map(Proof::Token)
     }
 }

@@ -14,6 +14,13 @@ const REFUSED_MAX: Duration = Duration::from_secs(300);
 /// A login that failed by no fault of the identity is tried again after this long, doubling up to [`FAILING_MAX`].
 const FAILING_FIRST: Duration = Duration::from_secs(5);
 const FAILING_MAX: Duration = Duration::from_secs(60);
+/// A login without a fit proof is tried again after this long, doubling to [`REFUSED_MAX`]. Soon at first, because an
+/// API server that has just started refuses what it will allow; Vault hears nothing of it.
+const UNFIT_FIRST: Duration = Duration::from_secs(2);
+/// A login for which the API server did not give the proof is tried again after this long, doubling up to
+/// [`UNPROVEN_MAX`]: Vault is not asked for it.
+const UNPROVEN_FIRST: Duration = Duration::from_secs(1);
+const UNPROVEN_MAX: Duration = Duration::from_secs(15);
 /// After a few wrong passwords. Vault locks an account out at the fifth, and forgets them all 15 minutes after the
 /// last one.
 const REFUSED_LOCKING: Duration = Duration::from_secs(16 * 60);
@@ -70,7 +77,9 @@ impl State {
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let (first, max) = match refusal.fault {
             Fault::Identity | Fault::Counted => (REFUSED_FIRST, REFUSED_MAX),
+            Fault::Proof => (UNFIT_FIRST, REFUSED_MAX),
             Fault::Server => (FAILING_FIRST, FAILING_MAX),
+            Fault::Cluster => (UNPROVEN_FIRST, UNPROVEN_MAX),
         };
         let pause = match &self.refused {
             Some(last) if refusal.fault == Fault::Counted && last.pause > first => REFUSED_LOCKING,

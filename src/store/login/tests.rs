@@ -65,22 +65,26 @@ async fn server(answer: Answer) -> (String, Arc<Mutex<Vec<Seen>>>) {
     (url, seen)
 }
 
-/// Secrets by `namespace/name/key`.
+/// Secrets by `namespace/name/key`. For one of the name `away` the API server does not answer.
 struct Secrets(HashMap<&'static str, &'static str>);
 
 #[async_trait]
 impl Credentials for Secrets {
-    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, String> {
+    async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, CredentialError> {
+        if key.name == "away" {
+            return Err(CredentialError::Unreachable("the API server is away".into()));
+        }
         let place = format!("{}/{}", key.place(identity), key.key);
-        let value = self.0.get(place.as_str()).ok_or("no such Secret")?;
+        let missing = || "no such Secret".to_owned();
+        let value = self.0.get(place.as_str()).ok_or_else(missing)?;
         Ok(SecretBytes::from(*value))
     }
 
-    async fn config_map(&self, _key: &SecretKey) -> Result<String, String> {
-        Err("no such ConfigMap".into())
+    async fn config_map(&self, _key: &SecretKey) -> Result<String, CredentialError> {
+        Err("no such ConfigMap".to_owned().into())
     }
 
-    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, String> {
+    async fn jwt(&self, source: &JwtSource, identity: &Identity) -> Result<Jwt, CredentialError> {
         let jwt = match source {
             JwtSource::Secret(key) => self.secret(key, identity).await?,
             source => SecretBytes::from(format!("{source:?}").as_str()),
@@ -96,8 +100,8 @@ impl Credentials for Secrets {
         _namespace: Option<&str>,
         _name: &str,
         _identity: &Identity,
-    ) -> Result<BTreeMap<String, String>, String> {
-        Err("no such ServiceAccount".into())
+    ) -> Result<BTreeMap<String, String>, CredentialError> {
+        Err("no such ServiceAccount".to_owned().into())
     }
 }
 
@@ -277,6 +281,25 @@ async fn a_secret_id_that_vault_echoes_reaches_no_message() {
     assert!(!message.contains("hunter2"), "{message}");
 }
 
+#[tokio::test]
+async fn a_proof_that_the_api_server_did_not_give_is_no_denial_by_vault() {
+    let (url, seen) = server(kind).await;
+    let refusal = async |secret: &str| {
+        let auth = json!({"userPass": {"username": "alice", "secretRef": {"name": secret, "key": "p"}}});
+        match login(&url, &auth, &[]).ensure().await {
+            Err(LoginError::Refused(refusal)) => refusal,
+            other => unreachable!("{other:?}"),
+        }
+    };
+    let away = refusal("away").await;
+    assert_eq!(
+        (away.fault.reason(), away.message.as_str()),
+        ("APIServerFailing", "the API server is away")
+    );
+    assert_eq!(refusal("missing").await.fault.reason(), "VaultDenied");
+    assert!(seen.lock().unwrap().is_empty(), "Vault was asked without a proof");
+}
+
 #[test]
 fn the_third_wrong_password_waits_until_vault_has_forgotten_the_others() {
     let pauses = |fault| {
@@ -293,6 +316,8 @@ fn the_third_wrong_password_waits_until_vault_has_forgotten_the_others() {
     assert_eq!(pauses(Fault::Identity), [30, 60, 120, 240, 300, 300]);
     // What is not the identity's fault is over soon.
     assert_eq!(pauses(Fault::Server), [5, 10, 20, 40, 60, 60]);
+    assert_eq!(pauses(Fault::Proof), [2, 4, 8, 16, 32, 64]);
+    assert_eq!(pauses(Fault::Cluster), [1, 2, 4, 8, 15, 15]);
 }
 
 #[tokio::test]

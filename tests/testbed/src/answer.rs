@@ -15,6 +15,7 @@ const REQUEST_MAX: usize = 1 << 20;
 /// What is answered to the requests of some paths.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    method: Option<String>,
     path: String,
     bytes: Vec<u8>,
     end: End,
@@ -36,7 +37,24 @@ impl Answer {
     #[must_use]
     pub fn raw(path: &str, bytes: impl Into<Vec<u8>>, end: End) -> Self {
         let (path, bytes) = (path.to_owned(), bytes.into());
-        Self { path, bytes, end }
+        Self {
+            method: None,
+            path,
+            bytes,
+            end,
+        }
+    }
+
+    /// The same to requests of one method only.
+    #[must_use]
+    pub fn only(self, method: &str) -> Self {
+        let method = Some(method.to_owned());
+        Self { method, ..self }
+    }
+
+    fn is_for(&self, method: &[u8], path: &[u8]) -> bool {
+        let same = |known: &String| known.as_bytes() == method;
+        self.method.as_ref().is_none_or(same) && path.starts_with(self.path.as_bytes())
     }
 
     /// A whole answer of HTTP: status, header lines, body.
@@ -71,11 +89,9 @@ pub(crate) async fn serve(
     let Some(request) = read_request(&mut client).await? else {
         return Ok(());
     };
-    let path = request.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    match answers
-        .iter()
-        .find(|answer| path.starts_with(answer.path.as_bytes()))
-    {
+    let mut words = request.split(|byte| *byte == b' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match answers.iter().find(|answer| answer.is_for(method, path)) {
         Some(answer) => answer.give(client).await,
         None => pass_on(client, upstream, &request).await,
     }
@@ -156,10 +172,13 @@ mod tests {
                 End::Close,
             ),
             Answer::raw("/reset", "HTTP/1.1 200 OK\r\n", End::Reset),
+            Answer::http("/other", 200, "", "to GET").only("GET"),
+            Answer::http("/other", 200, "", "to POST").only("POST"),
         ]));
         assert!(get(&proxy, "/whole").await?.ends_with("\r\n\r\nupstream"));
         assert!(get(&proxy, "/half/x").await?.ends_with("\r\n\r\nhalf"));
         assert!(get(&proxy, "/reset").await.is_err());
+        assert!(get(&proxy, "/other").await?.ends_with("to POST"));
         Ok(())
     }
 }

@@ -1,11 +1,15 @@
 //! etcd, an API server and a controller manager.
 
+use std::collections::HashMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+mod etcd;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -17,11 +21,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use self::etcd::Etcd;
 use crate::pki::{Authority, Pair};
 use crate::process::Process;
 use crate::programs::Programs;
 use crate::wait::{Ended, wait_for};
-use crate::{free_port, install_tls_provider, repository};
+use crate::{free_port, install_tls_provider, read_from, repository};
 
 const READY: Duration = Duration::from_secs(90);
 const CONTROLLERS: &str = "serviceaccount-controller,serviceaccount-token-controller,garbage-collector-controller,\
@@ -39,6 +44,8 @@ pub struct AuditEvent {
     user: AuditUser,
     object_ref: Option<AuditObject>,
     response_status: Option<AuditStatus>,
+    /// When the request arrived.
+    pub request_received_timestamp: String,
     /// When the answer was complete.
     pub stage_timestamp: String,
 }
@@ -47,6 +54,8 @@ pub struct AuditEvent {
 struct AuditUser {
     #[serde(default)]
     username: String,
+    #[serde(default)]
+    extra: HashMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -72,6 +81,17 @@ impl AuditEvent {
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user.username
+    }
+
+    /// Which token it was shown, if it was one of a ServiceAccount: of several programs with one account each has
+    /// its own.
+    #[must_use]
+    pub fn credential(&self) -> Option<&str> {
+        let ids = self
+            .user
+            .extra
+            .get("authentication.kubernetes.io/credential-id")?;
+        ids.first().map(String::as_str)
     }
 
     /// `secrets`, or `externalsecrets/status`.
@@ -111,7 +131,7 @@ pub struct Cluster {
     api_server: Mutex<Process>,
     api_server_command: Vec<String>,
     // Last, so that it ends last; its guard removes the folder if the owner is killed.
-    _etcd: Process,
+    etcd: Etcd,
 }
 
 impl Cluster {
@@ -126,7 +146,7 @@ impl Cluster {
         let path = folder.path();
         let authority = Authority::new("keyferry-testbed")?;
         let etcd_url = format!("http://127.0.0.1:{}", free_port()?);
-        let etcd = start_etcd(&programs, path, &etcd_url)?;
+        let etcd = Etcd::start(&programs, path, &etcd_url)?;
         let port = free_port()?;
         let url = format!("https://127.0.0.1:{port}");
         let api_server_command = api_server(&programs, path, &authority, &etcd_url, port)?;
@@ -163,7 +183,7 @@ impl Cluster {
             _controller_manager: controller_manager,
             api_server: Mutex::new(api_server),
             api_server_command,
-            _etcd: etcd,
+            etcd,
             folder,
         })
     }
@@ -184,6 +204,15 @@ impl Cluster {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where the API server listens.
+    ///
+    /// # Errors
+    /// If the address cannot be read.
+    pub fn socket(&self) -> Result<SocketAddr> {
+        let address = self.url.strip_prefix("https://").context("no address")?;
+        Ok(address.parse()?)
     }
 
     /// CA of the API server.
@@ -349,18 +378,33 @@ impl Cluster {
         Ok(path)
     }
 
-    /// Stops the API server and starts it again.
+    /// Kills the API server and starts it again.
     ///
     /// # Errors
     /// If it does not come back.
     pub async fn restart_api_server(&self) -> Result<()> {
-        let path = self.folder.path().to_path_buf();
-        {
-            let mut running = self.api_server.lock().map_err(|_| anyhow!("poisoned"))?;
-            running.signal(rustix::process::Signal::KILL)?;
-            running.wait(Duration::from_secs(10))?;
-            *running = Process::start("kube-apiserver", &path, &self.api_server_command, &[], None)?;
-        }
+        kill(&self.api_server)?;
+        let process = Process::start(
+            "kube-apiserver",
+            self.folder.path(),
+            &self.api_server_command,
+            &[],
+            None,
+        )?;
+        *self.api_server.lock().map_err(|_| anyhow!("poisoned"))? = process;
+        self.wait_api_server().await
+    }
+
+    /// Kills etcd and starts it again after a time; nothing that it stored is lost.
+    ///
+    /// # Errors
+    /// If it or the API server does not come back.
+    pub async fn restart_etcd(&self, after: Duration) -> Result<()> {
+        self.etcd.restart(after).await?;
+        self.wait_api_server().await
+    }
+
+    async fn wait_api_server(&self) -> Result<()> {
         wait_for("the API server", READY, || async {
             // With a limit: a connection of the old process may never answer.
             let text = tokio::time::timeout(
@@ -394,9 +438,8 @@ impl Cluster {
     /// # Errors
     /// If the log cannot be read.
     pub fn audit_since(&self, mark: u64) -> Result<Vec<AuditEvent>> {
-        let text = fs::read(self.folder.path().join("audit.log"))?;
-        let since = text.get(usize::try_from(mark)?..).unwrap_or_default();
-        let lines = since.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let text = read_from(&self.folder.path().join("audit.log"), mark)?;
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         Ok(lines
             .filter_map(|line| serde_json::from_slice(line).ok())
             .collect())
@@ -437,21 +480,10 @@ fn write_kubeconfig(path: &Path, server: &str, ca: &str, credential: Credential<
     Ok(fs::write(path, serde_json::to_vec(&config)?)?)
 }
 
-fn start_etcd(programs: &Programs, folder: &Path, url: &str) -> Result<Process> {
-    let peer = format!("http://127.0.0.1:{}", free_port()?);
-    let command = vec![
-        programs.path("etcd")?.display().to_string(),
-        format!("--data-dir={}", folder.join("etcd").display()),
-        format!("--listen-client-urls={url}"),
-        format!("--advertise-client-urls={url}"),
-        format!("--listen-peer-urls={peer}"),
-        format!("--initial-advertise-peer-urls={peer}"),
-        format!("--initial-cluster=default={peer}"),
-        // The data is thrown away: waiting for the disk would only measure the disk.
-        "--unsafe-no-fsync".into(),
-        "--log-level=warn".into(),
-    ];
-    Process::start("etcd", folder, &command, &[], Some(folder))
+fn kill(process: &Mutex<Process>) -> Result<()> {
+    let process = process.lock().map_err(|_| anyhow!("poisoned"))?;
+    process.signal(rustix::process::Signal::KILL)?;
+    process.wait(Duration::from_secs(10))
 }
 
 fn api_server(

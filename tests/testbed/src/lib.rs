@@ -24,11 +24,13 @@ pub use operator::{Operator, OperatorOptions};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};
 pub use recorder::{Recorded, Recorder, Say};
-pub use tls::TlsFront;
+pub use tls::{TlsBack, TlsFront};
 pub use vault::Vault;
 pub use vault_cluster::VaultCluster;
 pub use wait::wait_for;
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -65,4 +67,13 @@ pub fn repository() -> PathBuf {
 pub fn install_tls_provider() {
     // A second call finds the first one's provider, which is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// What a file holds behind a mark: the logs of ten thousand objects are too long to be read whole each time.
+fn read_from(path: &Path, mark: u64) -> Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(mark))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

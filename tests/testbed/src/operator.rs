@@ -1,7 +1,7 @@
 //! The operator, as a host process with the rights that the chart installs.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub struct Operator {
     metrics: String,
     live: String,
     http: reqwest::Client,
+    credential: String,
 }
 
 impl Operator {
@@ -95,6 +96,7 @@ impl Operator {
             metrics,
             live,
             http: reqwest::Client::new(),
+            credential: credential(&kubeconfig)?,
         })
     }
 
@@ -129,6 +131,12 @@ impl Operator {
             .await?
             .text()
             .await?)
+    }
+
+    /// How the API server's audit log names its token.
+    #[must_use]
+    pub fn credential(&self) -> &str {
+        &self.credential
     }
 
     /// All that it logged.
@@ -209,4 +217,14 @@ impl Operator {
         };
         Ok((ticks(11)? + ticks(12)?) / 100.0)
     }
+}
+
+fn credential(kubeconfig: &Path) -> Result<String> {
+    use base64::Engine as _;
+    let config: Value = serde_json::from_slice(&fs::read(kubeconfig)?)?;
+    let token = config["users"][0]["user"]["token"].as_str().context("no token")?;
+    let claims = token.split('.').nth(1).context("no JWT")?;
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims)?;
+    let claims: Value = serde_json::from_slice(&claims)?;
+    Ok(format!("JTI={}", claims["jti"].as_str().context("no jti")?))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::pki::Pair;
 
@@ -36,9 +36,7 @@ impl TlsFront {
     /// As [`Self::start`].
     pub async fn start_mutual(upstream: SocketAddr, pair: &Pair, client_ca: &str) -> Result<Self> {
         let (chain, key) = parsed(pair)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(client_ca.as_bytes())?)?;
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots(client_ca)?)).build()?;
         let config = ServerConfig::builder().with_client_cert_verifier(verifier);
         Self::listen(upstream, config.with_single_cert(chain, key)?).await
     }
@@ -71,6 +69,57 @@ impl Drop for TlsFront {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A plain end on loopback in front of a TLS server: what [`TlsFront`] took off is put on again.
+pub struct TlsBack {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl TlsBack {
+    /// Starts one in front of an address of loopback whose certificate this authority signed.
+    ///
+    /// # Errors
+    /// If no port is free, or the authority cannot be read.
+    pub async fn start(upstream: SocketAddr, ca: &str) -> Result<Self> {
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots(ca)?)
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(config));
+        let name = ServerName::from(upstream.ip());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (connector, name) = (connector.clone(), name.clone());
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(upstream).await?;
+                    let mut server = connector.connect(name, server).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        Ok(Self { address, task })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for TlsBack {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn roots(ca: &str) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes())?)?;
+    Ok(roots)
 }
 
 fn parsed(pair: &Pair) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {

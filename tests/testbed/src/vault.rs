@@ -16,13 +16,14 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::cluster::Cluster;
-use crate::free_port;
 use crate::process::Process;
 use crate::programs::Programs;
 use crate::wait::wait_for;
+use crate::{free_port, read_from};
 
 const READY: Duration = Duration::from_secs(60);
-const POLICY: &str = "path \"secret/*\" { capabilities = [\"read\", \"list\"] }\n\
+/// What the role `eso-reader` may do.
+pub const POLICY: &str = "path \"secret/*\" { capabilities = [\"read\", \"list\"] }\n\
                       path \"kv1/*\" { capabilities = [\"read\", \"list\"] }";
 static COUNT: AtomicU64 = AtomicU64::new(1);
 
@@ -382,7 +383,11 @@ impl Vault {
             .await?;
         }
         self.enable_plugin("kubernetes", "kubernetes").await?;
-        cluster.apply(SERVICE_ACCOUNTS).await?;
+        // Of two Vaults that start at the same time one finds that the other was faster.
+        wait_for("the ServiceAccounts", READY, || async {
+            cluster.apply(SERVICE_ACCOUNTS).await.map(Some)
+        })
+        .await?;
         let config = json!({
             "kubernetes_host": cluster.url(), "kubernetes_ca_cert": cluster.ca_pem(), "disable_local_ca_jwt": true,
             "token_reviewer_jwt": cluster.token("security", "vault-reviewer").await?,
@@ -466,9 +471,8 @@ impl Vault {
     /// # Errors
     /// If the device's file cannot be read.
     pub fn audit_since(&self, mark: u64) -> Result<Vec<AuditEntry>> {
-        let bytes = fs::read(self.folder.join("audit.log"))?;
-        let since = bytes.get(usize::try_from(mark)?..).unwrap_or_default();
-        let lines = since
+        let bytes = read_from(&self.folder.join("audit.log"), mark)?;
+        let lines = bytes
             .split(|byte| *byte == b'\n')
             .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
