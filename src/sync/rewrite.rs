@@ -146,7 +146,10 @@ pub fn check(rewrites: &[Rewrite]) -> Result<(), (String, String)> {
 
 /// Does all steps, first to last.
 pub fn apply(rewrites: &[Rewrite], map: Map) -> Result<Map, RewriteError> {
-    let end = Instant::now() + TIME;
+    apply_until(rewrites, map, Instant::now() + TIME)
+}
+
+fn apply_until(rewrites: &[Rewrite], map: Map, end: Instant) -> Result<Map, RewriteError> {
     rewrites.iter().enumerate().try_fold(map, |map, (step, rewrite)| {
         Step::new(rewrite)
             .map_err(|(field, problem)| Fault::Spec(format!("{field} {problem}")))

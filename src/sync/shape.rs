@@ -85,7 +85,7 @@ pub enum Problem {
     /// It is not a template, or it failed.
     #[error(transparent)]
     Template(TemplateError),
-    /// It and those before it are too much together.
+    /// All are too much together.
     #[error("{0}")]
     TooMuch(&'static str),
     /// The object that holds it does not exist.
@@ -249,8 +249,11 @@ impl Shape {
             };
             let rendered = item.template.render(values, MissingKey::Error);
             let rendered = rendered.map_err(|error| failed(Problem::Template(error)))?;
-            let taken = together.take(rendered.expose().len());
-            taken.map_err(|why| failed(Problem::TooMuch(why)))?;
+            // By no template's name: which one it meets is chance, and a message that changes is news each time.
+            together.take(rendered.expose().len()).map_err(|why| ShapeError {
+                field: "spec.target.template".into(),
+                problem: Problem::TooMuch(why),
+            })?;
             item.put(&mut shaped, rendered).map_err(failed)?;
         }
         Ok(shaped)

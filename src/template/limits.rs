@@ -133,3 +133,22 @@ impl Together {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_of_a_target_share_bytes_and_time() {
+        let mut together = Together::default();
+        assert_eq!(together.take(OUTPUT), Ok(()));
+        assert_eq!(together.take(OUTPUT), Ok(()));
+        assert!(together.take(1).is_err_and(|why| why.contains("4 MiB")));
+        let mut late = Together {
+            end: Instant::now(),
+            ..Together::default()
+        };
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(late.take(0).is_err_and(|why| why.contains("5 s together")));
+    }
+}
