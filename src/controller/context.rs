@@ -34,8 +34,8 @@ pub struct Memory {
     pub last_success: Option<Timestamp>,
     /// Failures in a row that are the object's own.
     pub failures: u32,
-    /// How long the last try computed beside the loops, in milliseconds.
-    pub computed: u32,
+    /// What the last try cost, about, in milliseconds of a processor.
+    pub cost: u32,
     /// Since when a sync is due that has not succeeded.
     pub overdue_since: Option<Timestamp>,
     /// A store that it reads from changed since it last read.
@@ -217,11 +217,7 @@ impl Context {
         let _place = self.computing.acquire().await;
         let since = Instant::now();
         let done = tokio::task::spawn_blocking(work).await;
-        let took = u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX);
-        // One that is gone meanwhile is not remembered again.
-        if let Some(memory) = locked(&self.memory).get_mut(key) {
-            memory.computed = memory.computed.saturating_add(took);
-        }
+        self.charge(key, since.elapsed());
         done.map_err(|_| {
             self.metrics.panicked();
             Failure::Own(
@@ -290,10 +286,18 @@ impl Context {
         change(locked(&self.memory).entry(key.clone()).or_default())
     }
 
-    /// A try begins: nothing is computed yet.
+    /// A try begins: it has cost nothing yet.
     pub fn begin(&self, key: &ObjectKey) {
         if let Some(memory) = locked(&self.memory).get_mut(key) {
-            memory.computed = 0;
+            memory.cost = 0;
+        }
+    }
+
+    /// A try costs this much more. One that is gone meanwhile is not remembered again.
+    pub fn charge(&self, key: &ObjectKey, cost: Duration) {
+        let cost = u32::try_from(cost.as_millis()).unwrap_or(u32::MAX);
+        if let Some(memory) = locked(&self.memory).get_mut(key) {
+            memory.cost = memory.cost.saturating_add(cost);
         }
     }
 

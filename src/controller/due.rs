@@ -118,15 +118,15 @@ fn share(object: &ExternalSecret, interval: Duration) -> Duration {
 
 /// Longest wait of an object that failed by its own fault.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// Such an object may compute for one part in so many of its time.
-const COMPUTED_PART: u32 = 100;
+/// Such an object may cost one part in so many of a processor.
+const COST_PART: u32 = 100;
 
 /// Wait before the next try of an object that failed by its own fault: 1 s doubling to 5 min, jittered. One whose
-/// templates or rewrites computed long waits in proportion.
+/// tries cost much (templates, rewrites, megabytes that are read) waits in proportion.
 #[must_use]
-pub fn backoff(failures: u32, computed: Duration) -> Duration {
+pub fn backoff(failures: u32, cost: Duration) -> Duration {
     let base = Duration::from_secs(1 << failures.saturating_sub(1).min(8));
-    let base = base.max(computed.saturating_mul(COMPUTED_PART)).min(BACKOFF_MAX);
+    let base = base.max(cost.saturating_mul(COST_PART)).min(BACKOFF_MAX);
     base.mul_f64(rand::random_range(0.8..1.0))
 }
 

@@ -1,6 +1,7 @@
 //! The reads of a plan: single secrets at once, searches folder by folder.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -29,6 +30,8 @@ const SEARCH_WIDTH: usize = 8;
 const READ_WIDTH: usize = 16;
 /// Bytes of all that one ExternalSecret reads. A Secret holds 1 MiB, and of large secrets small parts may be taken.
 const READ_MAX: usize = 16 << 20;
+/// What a MiB costs that is read: it is received, decrypted and parsed.
+const READ_COST: Duration = Duration::from_millis(60);
 /// Bytes that are looked through on the threads of the loops; more takes milliseconds.
 const LOOKED_THROUGH: usize = 256 << 10;
 
@@ -58,20 +61,26 @@ pub async fn read_all(
         }
     });
     let reads: Vec<_> = reads.collect();
-    gather(reads, plan.when_missing).await
+    let mut size = 0;
+    let answers = gather(reads, plan.when_missing, &mut size).await;
+    ctx.charge(
+        key,
+        READ_COST.saturating_mul(u32::try_from(size >> 20).unwrap_or(u32::MAX)),
+    );
+    answers
 }
 
-/// Takes answers in the order of the reads, until one ends all.
-async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing) -> Result<Vec<Answer>, Failure>
+/// Takes answers in the order of the reads, until one ends all, and counts their bytes.
+async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
-    let (mut answers, mut size) = (Vec::with_capacity(reads.len()), 0);
+    let mut answers = Vec::with_capacity(reads.len());
     let mut reads = futures::stream::iter(reads).buffered(READ_WIDTH);
     while let Some(answer) = reads.next().await {
         let answer = answer?;
-        size += answer.size();
-        if size > READ_MAX {
+        *size += answer.size();
+        if *size > READ_MAX {
             return Err(Failure::own(format!(
                 "the secrets that are read hold more than {} MiB together, and a Secret holds at most one; read fewer or \
                  smaller ones",
@@ -345,7 +354,7 @@ mod tests {
                 false => Answer::Many(BTreeMap::new()),
             })
         });
-        let gathered = gather(reads.collect(), when_missing).await;
+        let gathered = gather(reads.collect(), when_missing, &mut 0).await;
         (begun.get(), gathered.ok().map(|answers| answers.len()))
     }
 
