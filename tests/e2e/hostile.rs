@@ -9,12 +9,14 @@ use k8s_openapi::api::core::v1::Secret;
 use keyferry_testbed::wait_for;
 use kube::Api;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::scene::{SOON, Scene, one, play};
 
-/// A neighbour's force-sync may take this long while objects are made to harm.
-const SERVED: Duration = Duration::from_secs(2);
+/// A neighbour's force-sync may take this long while objects are made to harm. Without optimisation, and with all
+/// processors busy, 2.3 s were seen.
+const SERVED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 2 });
 /// Resident memory at its highest, of a build without optimisation.
 const MEMORY_MIB: f64 = 400.0;
 /// Processor time that the operator may take in five seconds when all has been answered.
@@ -99,6 +101,9 @@ async fn wrong(scene: &Scene, objects: &[Hostile]) -> Result<String> {
     Ok(wrong)
 }
 
+/// Holds the machine for one attack: neighbours are to wait for what harms them, not for another test.
+static ATTACKED: Mutex<()> = Mutex::const_new(());
+
 /// Makes all objects at once, and holds what this module promises.
 async fn attack(scene: &Scene, objects: Vec<Hostile>) -> Result<()> {
     let mut yaml = String::new();
@@ -109,14 +114,16 @@ async fn attack(scene: &Scene, objects: Vec<Hostile>) -> Result<()> {
             scene.external_secret_manifest(name, spec.clone())
         )?;
     }
+    let attacked = ATTACKED.lock().await;
     let since = Instant::now();
     // Not applied: kubectl would keep a second copy of each in an annotation.
     scene.cluster.kubectl(&["create", "-f", "-"], &yaml).await?;
-    let mut slowest = Duration::ZERO;
+    let mut waits = Vec::new();
     for number in 1..=8 {
-        slowest = slowest.max(neighbour(scene, number).await?);
+        waits.push(neighbour(scene, number).await?);
     }
-    println!("{}: neighbour at most {slowest:?}", scene.class);
+    println!("{}: a neighbour waited {waits:?}", scene.class);
+    let slowest = waits.into_iter().max().unwrap_or_default();
     wait_for("the answers", SOON, || async {
         // Megabytes are listed each time.
         sleep(Duration::from_millis(500)).await;
@@ -126,6 +133,7 @@ async fn attack(scene: &Scene, objects: Vec<Hostile>) -> Result<()> {
     })
     .await?;
     let answered = since.elapsed();
+    drop(attacked);
     let peak = peak_mib(scene)?;
     println!("{}: answered in {answered:?}, {peak:.0} MiB at most", scene.class);
     ensure!(slowest < SERVED, "the neighbour waited {slowest:?}");
@@ -220,8 +228,8 @@ fn templates_made_to_run_for_ever_or_to_grow_are_stopped() {
             ("program", "{{ range 10000 }}{{ $x := regexMatch (printf \"%d((\\\\pL{100}){10})\" .) \"a\" }}{{ end }}".into(), "the template takes"),
             ("json", "{{ .deep | mustFromJson }}".into(), "nested too deeply"),
             ("yaml", "{{ .bomb | fromYaml | toYaml }}".into(), ""),
-            ("keys", "{{ range 1000 }}{{ $x := genPrivateKey \"rsa\" }}{{ end }}".into(), "longer than"),
-            ("hash", "{{ range 1000000 }}{{ $x := bcrypt \"x\" }}{{ end }}".into(), "longer than"),
+            ("keys", "{{ range 1000 }}{{ $x := genPrivateKey \"rsa\" }}{{ end }}".into(), "the template takes"),
+            ("hash", "{{ range 1000000 }}{{ $x := bcrypt \"x\" }}{{ end }}".into(), "the template takes"),
         ];
         // Go writes these faults into the text.
         let hostile = |(name, template, word): &(&'static str, String, &'static str)| match *word {
