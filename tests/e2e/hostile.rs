@@ -257,7 +257,7 @@ fn templates_made_to_run_for_ever_or_to_grow_are_stopped() {
             objects.push(Hostile::refused(name, templated(json!({"data": keys})), word));
         }
         attack(&scene, objects).await?;
-        for (name, fault) in [("width", "%!(BADWIDTH)"), ("yaml", "excessive aliasing")] {
+        for (name, fault) in [("width", "%!(NOVERB)"), ("yaml", "excessive aliasing")] {
             let out = scene.value(name, "out").await?.unwrap_or_default();
             ensure!(out.contains(fault), "{name}: {out:.400}");
         }
