@@ -34,6 +34,8 @@ pub struct Memory {
     pub last_success: Option<Timestamp>,
     /// Failures in a row that are the object's own.
     pub failures: u32,
+    /// What the last try cost, about, in milliseconds of a processor.
+    pub cost: u32,
     /// Since when a sync is due that has not succeeded.
     pub overdue_since: Option<Timestamp>,
     /// A store that it reads from changed since it last read.
@@ -202,17 +204,21 @@ impl Context {
     }
 
     /// Does what a tenant's template or rewrite asks for, beside the loops. A panic in it is a failure of this
-    /// object alone.
+    /// object alone. How long it took is remembered: an object that costs much is not tried again soon.
     ///
     /// # Errors
     /// If it broke down.
     pub async fn beside<T: Send + 'static>(
         &self,
+        key: &ObjectKey,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
         // The semaphore is never closed.
         let _place = self.computing.acquire().await;
-        tokio::task::spawn_blocking(work).await.map_err(|_| {
+        let since = Instant::now();
+        let done = tokio::task::spawn_blocking(work).await;
+        self.charge(key, since.elapsed());
+        done.map_err(|_| {
             self.metrics.panicked();
             Failure::Own(
                 "could not update secret: the template or rewrite broke down; please report it with the template"
@@ -278,6 +284,21 @@ impl Context {
     /// Changes what is remembered of an ExternalSecret.
     pub fn remember<T>(&self, key: &ObjectKey, change: impl FnOnce(&mut Memory) -> T) -> T {
         change(locked(&self.memory).entry(key.clone()).or_default())
+    }
+
+    /// A try begins: it has cost nothing yet.
+    pub fn begin(&self, key: &ObjectKey) {
+        if let Some(memory) = locked(&self.memory).get_mut(key) {
+            memory.cost = 0;
+        }
+    }
+
+    /// A try costs this much more. One that is gone meanwhile is not remembered again.
+    pub fn charge(&self, key: &ObjectKey, cost: Duration) {
+        let cost = u32::try_from(cost.as_millis()).unwrap_or(u32::MAX);
+        if let Some(memory) = locked(&self.memory).get_mut(key) {
+            memory.cost = memory.cost.saturating_add(cost);
+        }
     }
 
     /// Forgets an ExternalSecret that is gone.

@@ -116,10 +116,17 @@ fn share(object: &ExternalSecret, interval: Duration) -> Duration {
     (interval / 10).min(SPREAD_MAX).mul_f64(fraction)
 }
 
-/// Wait before the next try of an object that failed by its own fault: 1 s doubling to 5 min, jittered.
+/// Longest wait of an object that failed by its own fault.
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Such an object may cost one part in so many of a processor.
+const COST_PART: u32 = 100;
+
+/// Wait before the next try of an object that failed by its own fault: 1 s doubling to 5 min, jittered. One whose
+/// tries cost much (templates, rewrites, megabytes that are read) waits in proportion.
 #[must_use]
-pub fn backoff(failures: u32) -> Duration {
-    let base = Duration::from_secs(1 << failures.saturating_sub(1).min(8)).min(Duration::from_secs(300));
+pub fn backoff(failures: u32, cost: Duration) -> Duration {
+    let base = Duration::from_secs(1 << failures.saturating_sub(1).min(8));
+    let base = base.max(cost.saturating_mul(COST_PART)).min(BACKOFF_MAX);
     base.mul_f64(rand::random_range(0.8..1.0))
 }
 
@@ -379,10 +386,20 @@ mod tests {
 
     #[test]
     fn failures_back_off_to_five_minutes() {
-        assert!(backoff(1) <= Duration::from_secs(1));
-        assert!(backoff(5) >= Duration::from_secs(12));
+        let cheap = |failures| backoff(failures, Duration::from_millis(1));
+        assert!(cheap(1) <= Duration::from_secs(1));
+        assert!(cheap(5) >= Duration::from_secs(12));
+        assert!(cheap(u32::MAX) <= BACKOFF_MAX && cheap(u32::MAX) >= Duration::from_secs(200));
+    }
+
+    #[test]
+    fn failures_that_cost_much_are_not_tried_again_soon() {
+        let first = backoff(1, Duration::from_millis(200));
         assert!(
-            backoff(u32::MAX) <= Duration::from_secs(300) && backoff(u32::MAX) >= Duration::from_secs(200)
+            first >= Duration::from_secs(16) && first <= Duration::from_secs(20),
+            "{first:?}"
         );
+        assert!(backoff(1, Duration::from_secs(5)) >= Duration::from_secs(200));
+        assert!(backoff(1, Duration::MAX) <= BACKOFF_MAX);
     }
 }

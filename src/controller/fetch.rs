@@ -1,6 +1,7 @@
 //! The reads of a plan: single secrets at once, searches folder by folder.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -17,7 +18,7 @@ use crate::store::settings::Settings;
 use crate::store::{Source, Store};
 use crate::sync::assemble::{Answer, Assembled, assemble};
 use crate::sync::find::{self, Ask, Filter, Search};
-use crate::sync::plan::{Destination, Entry, Plan, Read, What};
+use crate::sync::plan::{Destination, Entry, Plan, Read, What, WhenMissing};
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath};
 
@@ -29,6 +30,8 @@ const SEARCH_WIDTH: usize = 8;
 const READ_WIDTH: usize = 16;
 /// Bytes of all that one ExternalSecret reads. A Secret holds 1 MiB, and of large secrets small parts may be taken.
 const READ_MAX: usize = 16 << 20;
+/// What a MiB costs that is read: it is received, decrypted and parsed.
+const READ_COST: Duration = Duration::from_millis(60);
 /// Bytes that are looked through on the threads of the loops; more takes milliseconds.
 const LOOKED_THROUGH: usize = 256 << 10;
 
@@ -58,19 +61,38 @@ pub async fn read_all(
         }
     });
     let reads: Vec<_> = reads.collect();
+    let mut size = 0;
+    let answers = gather(reads, plan.when_missing, &mut size).await;
+    ctx.charge(
+        key,
+        READ_COST.saturating_mul(u32::try_from(size >> 20).unwrap_or(u32::MAX)),
+    );
+    answers
+}
+
+/// Takes answers in the order of the reads, until one ends all, and counts their bytes.
+async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
+where
+    R: Future<Output = Result<Answer, Failure>>,
+{
+    let mut answers = Vec::with_capacity(reads.len());
     let mut reads = futures::stream::iter(reads).buffered(READ_WIDTH);
-    let (mut answers, mut size) = (Vec::with_capacity(plan.reads.len()), 0);
     while let Some(answer) = reads.next().await {
         let answer = answer?;
-        size += answer.size();
-        if size > READ_MAX {
+        *size += answer.size();
+        if *size > READ_MAX {
             return Err(Failure::own(format!(
                 "the secrets that are read hold more than {} MiB together, and a Secret holds at most one; read fewer or \
                  smaller ones",
                 READ_MAX >> 20
             )));
         }
+        let fails = matches!(answer, Answer::Missing) && when_missing == WhenMissing::Fail;
         answers.push(answer);
+        if fails {
+            // The first entry that is missing fails all: what comes after it need not be asked for.
+            break;
+        }
     }
     Ok(answers)
 }
@@ -104,10 +126,15 @@ pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -
 ///
 /// # Errors
 /// If an entry fails.
-pub async fn assembled(ctx: &Context, plan: &Plan, answers: Vec<Answer>) -> Result<Assembled, Failure> {
+pub async fn assembled(
+    ctx: &Context,
+    key: &ObjectKey,
+    plan: &Plan,
+    answers: Vec<Answer>,
+) -> Result<Assembled, Failure> {
     let assembled = if is_costly(plan, &answers) {
         let plan = plan.clone();
-        ctx.beside(move || assemble(&plan, &answers)).await?
+        ctx.beside(key, move || assemble(&plan, &answers)).await?
     } else {
         assemble(plan, &answers)
     };
@@ -303,7 +330,10 @@ fn version_number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::secret::SecretBytes;
 
     #[test]
     fn a_version_is_a_positive_whole_number() {
@@ -311,5 +341,37 @@ mod tests {
         for text in ["0", "-1", "+1", "latest", "1.0", " 1", "99999999999999999999"] {
             assert_eq!(version_number(text), None, "{text}");
         }
+    }
+
+    /// How many of a hundred reads are begun, and how many answers are taken, if that at a place is the given one.
+    async fn gathered(at: usize, answer: Answer, when_missing: WhenMissing) -> (usize, Option<usize>) {
+        let begun = std::cell::Cell::new(0);
+        let reads = (0..100).map(async |number| {
+            begun.set(begun.get() + 1);
+            tokio::task::yield_now().await;
+            Ok(match number == at {
+                true => answer.clone(),
+                false => Answer::Many(BTreeMap::new()),
+            })
+        });
+        let gathered = gather(reads.collect(), when_missing, &mut 0).await;
+        (begun.get(), gathered.ok().map(|answers| answers.len()))
+    }
+
+    #[tokio::test]
+    async fn the_first_secret_that_is_missing_ends_the_reads_where_it_fails_all() {
+        let (begun, taken) = gathered(3, Answer::Missing, WhenMissing::Fail).await;
+        assert_eq!(taken, Some(4));
+        assert!(begun <= 4 + READ_WIDTH, "{begun}");
+        let (begun, taken) = gathered(3, Answer::Missing, WhenMissing::Skip).await;
+        assert_eq!((begun, taken), (100, Some(100)));
+    }
+
+    #[tokio::test]
+    async fn reads_that_hold_too_much_together_end_them() {
+        let large = Answer::Text(Arc::new(SecretBytes::new(vec![b'x'; READ_MAX + 1])));
+        let (begun, taken) = gathered(3, large, WhenMissing::Skip).await;
+        assert_eq!(taken, None);
+        assert!(begun <= 4 + READ_WIDTH, "{begun}");
     }
 }

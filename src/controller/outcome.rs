@@ -171,11 +171,11 @@ pub async fn fail(
 }
 
 fn after_failure(ctx: &Context, key: &ObjectKey) -> Duration {
-    let failures = ctx.remember(key, |memory| {
+    let (failures, cost) = ctx.remember(key, |memory| {
         memory.failures = memory.failures.saturating_add(1);
-        memory.failures
+        (memory.failures, memory.cost)
     });
-    due::backoff(failures)
+    due::backoff(failures, Duration::from_millis(cost.into()))
 }
 
 /// An outage is not a failure of the object (promise 2): one that was synced stays Ready for the grace

@@ -134,6 +134,7 @@ async fn reconcile(
         return Ok(Step::Next(Next::Nothing));
     }
     manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
+    ctx.begin(key);
     let plan = planned(ctx, key, object).await?;
     let interval = object.spec.refresh_interval().map_err(|e| {
         Failure::refused(format!(
@@ -189,7 +190,7 @@ async fn reconcile(
     let (fetched, sources) = place
         .left_for(fetch(ctx, key, object, &plan, &stores, target))
         .await?;
-    let rendered = templates::render(ctx, object, fetched, sources).await?;
+    let rendered = templates::render(ctx, key, object, fetched, sources).await?;
     let applied = write(ctx, object, rendered).await?;
     let (reason, message) = outcome::said(object, applied.outcome);
     let ready = Ready::yes(reason, message);
@@ -222,7 +223,7 @@ async fn planned(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecre
         plan(&object.spec, &key.namespace)
     } else {
         let (object, namespace) = (object.clone(), key.namespace.clone());
-        ctx.beside(move || plan(&object.spec, &namespace)).await?
+        ctx.beside(key, move || plan(&object.spec, &namespace)).await?
     };
     planned.map_err(|refusal| Failure::refused(refusal.to_string()))
 }
@@ -407,7 +408,7 @@ async fn fetch(
         templates::read_sources(ctx, key, object.spec.template()),
     );
     let fetched = Rendering {
-        assembled: fetch::assembled(ctx, plan, answers?).await?,
+        assembled: fetch::assembled(ctx, key, plan, answers?).await?,
         existing: existing?,
         shaped: None,
     };

@@ -17,7 +17,8 @@ pub const SYNC_ERROR: &str = "SecretSyncedError";
 pub const RESOURCE_SYNC_ERROR: &str = "ResourceSyncedError";
 /// A refresh that changed nothing writes `refreshTime` at most this often (promise 5).
 pub const HEARTBEAT: Duration = Duration::from_secs(300);
-/// Longest message that is kept; the API server takes 32 KiB.
+/// Longest message, in characters; the API server takes 32 KiB. Messages name fields, which a tenant may make as long
+/// as an object may be, and they are logged too.
 const MESSAGE_MAX: usize = 2048;
 
 /// The Ready condition as it must be.
@@ -38,7 +39,7 @@ impl Ready {
         Self {
             status: true,
             reason: reason.into(),
-            message: message.into(),
+            message: bounded(message.into()),
         }
     }
 
@@ -48,9 +49,22 @@ impl Ready {
         Self {
             status: false,
             reason: reason.into(),
-            message: message.into(),
+            message: bounded(message.into()),
         }
     }
+}
+
+/// The middle of a longer one is left out: the beginning names the place, the end what to do.
+fn bounded(message: String) -> String {
+    let count = message.chars().count();
+    if count <= MESSAGE_MAX {
+        return message;
+    }
+    let (head, tail) = (MESSAGE_MAX * 3 / 4, MESSAGE_MAX / 4 - 3);
+    let head = message.chars().take(head);
+    head.chain(" … ".chars())
+        .chain(message.chars().skip(count - tail))
+        .collect()
 }
 
 /// What a successful sync leaves.
@@ -86,12 +100,12 @@ pub fn is_ready(conditions: &[Condition]) -> bool {
 #[must_use]
 pub fn conditions(old: &[Condition], ready: &Ready, now: Timestamp) -> Option<Vec<Condition>> {
     let status = if ready.status { "True" } else { "False" };
-    let message: String = ready.message.chars().take(MESSAGE_MAX).collect();
+    let message = &ready.message;
     let known = old.iter().find(|condition| condition.type_ == READY);
     if known.is_some_and(|known| {
         known.status == status
             && known.reason.as_deref() == Some(&ready.reason)
-            && known.message.as_deref() == Some(&message)
+            && known.message.as_ref() == Some(message)
     }) {
         return None;
     }
@@ -107,7 +121,7 @@ pub fn conditions(old: &[Condition], ready: &Ready, now: Timestamp) -> Option<Ve
         type_: READY.into(),
         status: status.into(),
         reason: Some(ready.reason.clone()),
-        message: Some(message),
+        message: Some(message.clone()),
         last_transition_time: Some(kept.unwrap_or_else(|| Time(whole_seconds(now)))),
     });
     Some(all)
@@ -179,6 +193,15 @@ mod tests {
         let beat = patch(&old, &ok(), Some(&synced(later)), at(later)).unwrap();
         assert_eq!(beat["status"]["refreshTime"], later);
         assert!(beat["status"].get("conditions").is_none());
+    }
+
+    #[test]
+    fn a_message_is_no_longer_than_its_bound_in_whatever_script() {
+        let long = Ready::no(SYNC_ERROR, "é".repeat(1 << 20)).message;
+        assert_eq!(long.chars().count(), MESSAGE_MAX);
+        let named = Ready::no(SYNC_ERROR, format!("key {} is missing", "x".repeat(5_000))).message;
+        assert!(named.starts_with("key xxx") && named.ends_with("xxx is missing"));
+        assert_eq!(Ready::yes("SecretSynced", "short").message, "short");
     }
 
     #[test]

@@ -271,6 +271,7 @@ impl Rendering {
 /// If it fails.
 pub async fn render(
     ctx: &Arc<Context>,
+    key: &ObjectKey,
     object: &Arc<ExternalSecret>,
     mut rendering: Rendering,
     sources: Sources,
@@ -284,7 +285,7 @@ pub async fn render(
         rendering.shaped = shaped;
         Ok(rendering)
     };
-    ctx.beside(done)
+    ctx.beside(key, done)
         .await?
         .map_err(|error: ShapeError| failure(&error))
 }

@@ -79,7 +79,7 @@ pub enum Fault {
     NoMetadata,
     /// It takes too long.
     #[error(
-        "what comes before and this take longer than {} s to work out; take fewer entries, properties of smaller \
+        "they take longer than {} s to work out; take fewer entries, properties of smaller \
          secrets, or properties without wildcards",
         TIME.as_secs()
     )]
@@ -117,7 +117,11 @@ pub fn assemble(plan: &Plan, answers: &[Answer]) -> Result<Assembled, AssembleEr
             fault,
         };
         if Instant::now() > end {
-            return Err(failed(Fault::TooSlow));
+            // By no entry's name: which one it meets is chance, and a message that changes is news each time.
+            return Err(AssembleError {
+                entry: "all entries".into(),
+                fault: Fault::TooSlow,
+            });
         }
         let answer = answers.get(entry.read).ok_or_else(|| failed(Fault::NotRead))?;
         let Some((values, found)) = values(entry, answer).map_err(failed)? else {

@@ -11,8 +11,8 @@ use crate::api::external_secret::{MergeStrategy, Rewrite};
 use crate::secret::SecretBytes;
 use crate::template::{Delims, MissingKey, Template, re2};
 
-/// How long one step may take for all keys together; in a template each key has the template's own limits.
-const STEP_TIME: Duration = Duration::from_secs(5);
+/// How long all steps may take for all keys together; in a template each key has the template's own limits, too.
+const TIME: Duration = Duration::from_secs(5);
 /// Bytes of all keys that a step makes.
 const MAX_KEYS: usize = 8 << 20;
 /// Places of a pattern times bytes of all keys; matching takes a few seconds at most for so many.
@@ -46,7 +46,7 @@ enum Fault {
     Utf8(String),
     #[error("transform failed with failed to execute template for key {key:?}: {error}")]
     Transform { key: String, error: String },
-    #[error("it takes longer than {} s for all keys; simplify it", STEP_TIME.as_secs())]
+    #[error("it and the steps before take longer than {} s for all keys; simplify them", TIME.as_secs())]
     TooSlow,
     #[error("it makes more than {} MiB of keys; simplify it", MAX_KEYS >> 20)]
     TooLarge,
@@ -93,16 +93,17 @@ impl<'a> Step<'a> {
         }
     }
 
-    fn apply(&self, map: Map) -> Result<Map, Fault> {
+    fn apply(&self, map: Map, end: Instant) -> Result<Map, Fault> {
+        in_time(end)?;
         match self {
             Self::Regexp(regexp, target) => {
                 let size: usize = map.keys().map(String::len).sum();
                 if re2::places(regexp).saturating_mul(size as u64) > MAX_PLACES {
                     return Err(Fault::TooSlow);
                 }
-                rename(map, |key, end| replaced(regexp, target, key, end))
+                rename(map, end, |key| replaced(regexp, target, key, end))
             }
-            Self::Transform(template) => rename(map, |key, _| transformed(template, key)),
+            Self::Transform(template) => rename(map, end, |key| transformed(template, key)),
             Self::Merge(merge) => Ok(merge::merge(merge, map)?),
         }
     }
@@ -145,23 +146,26 @@ pub fn check(rewrites: &[Rewrite]) -> Result<(), (String, String)> {
 
 /// Does all steps, first to last.
 pub fn apply(rewrites: &[Rewrite], map: Map) -> Result<Map, RewriteError> {
+    apply_until(rewrites, map, Instant::now() + TIME)
+}
+
+fn apply_until(rewrites: &[Rewrite], map: Map, end: Instant) -> Result<Map, RewriteError> {
     rewrites.iter().enumerate().try_fold(map, |map, (step, rewrite)| {
         Step::new(rewrite)
             .map_err(|(field, problem)| Fault::Spec(format!("{field} {problem}")))
-            .and_then(|step| step.apply(map))
+            .and_then(|step| step.apply(map, end))
             .map_err(|fault| RewriteError { step, fault })
     })
 }
 
 /// Gives every key a new name. One that is left without any is left out, which is how keys are dropped; two that get
 /// the same are an error (in ESO chance decides between them).
-fn rename(map: Map, new_name: impl Fn(&str, Instant) -> Result<Vec<u8>, Fault>) -> Result<Map, Fault> {
-    let end = Instant::now() + STEP_TIME;
+fn rename(map: Map, end: Instant, new_name: impl Fn(&str) -> Result<Vec<u8>, Fault>) -> Result<Map, Fault> {
     let mut renamed: BTreeMap<String, (String, SecretBytes)> = BTreeMap::new();
     let mut size = 0;
     for (old, value) in map {
         in_time(end)?;
-        let new = new_name(&old, end)?;
+        let new = new_name(&old)?;
         size += new.len();
         if size > MAX_KEYS {
             return Err(Fault::TooLarge);

@@ -13,6 +13,7 @@ use crate::api::external_secret::{
 };
 use crate::secret::SecretBytes;
 use crate::template::funcs::yaml;
+use crate::template::limits::Together;
 use crate::template::{Delims, MissingKey, Template, TemplateError};
 
 /// The kinds of object that may hold templates.
@@ -84,6 +85,9 @@ pub enum Problem {
     /// It is not a template, or it failed.
     #[error(transparent)]
     Template(TemplateError),
+    /// All are too much together.
+    #[error("{0}")]
+    TooMuch(&'static str),
     /// The object that holds it does not exist.
     #[error("{} {name:?} does not exist in this namespace; create it, and the target is rendered at once", kind.name())]
     NoSource {
@@ -234,7 +238,7 @@ impl Shape {
     /// # Errors
     /// If a template fails, or its result does not fit its place.
     pub fn render(&self, values: &BTreeMap<String, SecretBytes>) -> Result<Shaped, ShapeError> {
-        let mut shaped = Shaped::default();
+        let (mut shaped, mut together) = (Shaped::default(), Together::default());
         if self.keeps_values {
             shaped.data.clone_from(values);
         }
@@ -245,6 +249,11 @@ impl Shape {
             };
             let rendered = item.template.render(values, MissingKey::Error);
             let rendered = rendered.map_err(|error| failed(Problem::Template(error)))?;
+            // By no template's name: which one it meets is chance, and a message that changes is news each time.
+            together.take(rendered.expose().len()).map_err(|why| ShapeError {
+                field: "spec.target.template".into(),
+                problem: Problem::TooMuch(why),
+            })?;
             item.put(&mut shaped, rendered).map_err(failed)?;
         }
         Ok(shaped)

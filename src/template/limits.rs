@@ -100,3 +100,55 @@ impl Limits {
         Ok(())
     }
 }
+
+/// What is left to all templates of one target together: each alone may be within its limits, and there may be
+/// thousands.
+pub struct Together {
+    bytes: usize,
+    end: Instant,
+}
+
+impl Default for Together {
+    fn default() -> Self {
+        Self {
+            bytes: 2 * OUTPUT,
+            end: Instant::now() + TIME,
+        }
+    }
+}
+
+impl Together {
+    /// Takes the result of one, which has so many bytes.
+    ///
+    /// # Errors
+    /// If no time is left, or it is too much.
+    pub fn take(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.bytes = self
+            .bytes
+            .checked_sub(bytes)
+            .ok_or("all templates of the target make more than 4 MiB together; a Secret holds at most one")?;
+        if Instant::now() > self.end {
+            return Err("all templates of the target take longer than 5 s together; simplify them");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_of_a_target_share_bytes_and_time() {
+        let mut together = Together::default();
+        assert_eq!(together.take(OUTPUT), Ok(()));
+        assert_eq!(together.take(OUTPUT), Ok(()));
+        assert!(together.take(1).is_err_and(|why| why.contains("4 MiB")));
+        let mut late = Together {
+            end: Instant::now(),
+            ..Together::default()
+        };
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(late.take(0).is_err_and(|why| why.contains("5 s together")));
+    }
+}

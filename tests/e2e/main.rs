@@ -15,6 +15,7 @@ mod failures;
 mod fake;
 mod fetch;
 mod flaps;
+mod hostile;
 mod iam;
 mod install;
 mod kv;

@@ -293,6 +293,21 @@ fn a_step_that_cannot_be_done_is_refused_by_its_field() {
     }
 }
 
+#[test]
+fn steps_share_their_time() {
+    let step = json!({"transform": {"template": "{{ range until 1000 }}{{ end }}{{ .value }}"}});
+    let steps = |count: usize| -> Vec<Rewrite> {
+        let steps = (0..count).map(|_| serde_json::from_value(step.clone()).unwrap());
+        steps.collect()
+    };
+    let map = || Map::from([("a".to_owned(), "b".into())]);
+    let in_time = |steps: &[Rewrite]| apply_until(steps, map(), Instant::now() + Duration::from_millis(300));
+    assert_eq!(in_time(&steps(1)), Ok(map()));
+    let error = in_time(&steps(20_000)).unwrap_err();
+    assert_eq!(error.fault, Fault::TooSlow);
+    assert!(error.step > 1, "{error}");
+}
+
 proptest! {
     #[test]
     fn no_regexp_makes_it_panic_or_lose_a_key(source in ".{0,12}", target in "[$a{}1]{0,8}", keys in prop::collection::btree_set("[a-z/é]{1,6}", 0..5)) {

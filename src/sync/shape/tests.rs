@@ -261,3 +261,19 @@ fn a_template_with_a_random_function_is_not_stable() {
     assert!(stable("{{ .user | upper }}"));
     assert!(!stable("{{ if false }}{{ randAlphaNum 8 }}{{ end }}"));
 }
+
+#[test]
+fn templates_that_make_too_much_together_are_refused_though_each_may_make_as_much() {
+    let of = |count: usize| {
+        let keys = (0..count).map(|i| (format!("k{i}"), json!("{{ repeat 1900000 \"x\" }}")));
+        shaped(json!({"data": Value::Object(keys.collect())}))
+    };
+    assert_eq!(of(2).unwrap().data.len(), 2);
+    let error = of(3).unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "could not apply template: spec.target.template: all templates of the target make more than 4 MiB"
+        ),
+        "{error}"
+    );
+}

@@ -1,0 +1,480 @@
+//! Objects made to harm. Each gets an answer in bounded time and memory, and while that goes on a neighbour's
+//! force-sync is served as ever.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use keyferry_testbed::wait_for;
+use kube::Api;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+use crate::scene::{SOON, Scene, one, play};
+
+/// A neighbour's force-sync may take this long while objects are made to harm. Without optimisation, and with all
+/// processors busy, 2.3 s were seen.
+const SERVED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 2 });
+/// Resident memory at its highest, of a build without optimisation.
+const MEMORY_MIB: f64 = 400.0;
+/// Processor time that the operator may take in five seconds when all has been answered.
+const IDLE_SECONDS: f64 = 1.5;
+
+/// An object, and what its Ready condition must say: status and a word.
+struct Hostile(String, Value, &'static str, &'static str);
+
+impl Hostile {
+    fn new(name: &str, spec: Value, status: &'static str, word: &'static str) -> Self {
+        Self(name.into(), spec, status, word)
+    }
+
+    fn served(name: &str, spec: Value) -> Self {
+        Self::new(name, spec, "True", "SecretSynced")
+    }
+
+    fn refused(name: &str, spec: Value, word: &'static str) -> Self {
+        Self::new(name, spec, "False", word)
+    }
+}
+
+async fn stage(name: &str) -> Result<Scene> {
+    let mut scene = Scene::without_operator(name).await?;
+    scene.store(scene.vault.address()).await?;
+    scene.start_operator(&["--loglevel=info"]).await?;
+    scene.vault.put("neighbour", json!({"value": "0"})).await?;
+    let spec = json!({"refreshInterval": "1h", "data": [one("value", "neighbour", "value")]});
+    scene.external_secret("neighbour", spec).await?;
+    scene.wait_value("neighbour", "value", "0").await?;
+    Ok(scene)
+}
+
+/// How long a neighbour's force-sync takes, from the annotation to the Secret.
+async fn neighbour(scene: &Scene, number: usize) -> Result<Duration> {
+    let value = format!("{number}");
+    scene.vault.put("neighbour", json!({"value": value})).await?;
+    let secrets: Api<Secret> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    scene.force_sync("neighbour").await?;
+    let since = Instant::now();
+    wait_for("the neighbour's force-sync", SOON, || async {
+        let data = secrets.get("neighbour").await?.data.unwrap_or_default();
+        Ok(data
+            .get("value")
+            .is_some_and(|found| found.0 == value.as_bytes())
+            .then_some(()))
+    })
+    .await
+    .with_context(|| scene.story())?;
+    Ok(since.elapsed())
+}
+
+/// The highest resident memory so far.
+fn peak_mib(scene: &Scene) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", scene.operator().pid()))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+}
+
+/// The objects that have another answer than they must have.
+async fn wrong(scene: &Scene, objects: &[Hostile]) -> Result<String> {
+    let known = scene.list("externalsecrets").await?;
+    let mut wrong = String::new();
+    for Hostile(name, _, status, word) in objects {
+        let found = known.iter().find(|known| known["metadata"]["name"] == **name);
+        let ready = found.map_or(&Value::Null, |found| &found["status"]["conditions"][0]);
+        let says = |field: &str| ready[field].as_str().unwrap_or_default();
+        let told = says("message").contains(word) || says("reason") == *word;
+        if says("status") != *status || !told {
+            let message: String = says("message").chars().take(400).collect();
+            writeln!(
+                wrong,
+                "{name}: Ready={} {}: {message}",
+                says("status"),
+                says("reason")
+            )?;
+        }
+    }
+    Ok(wrong)
+}
+
+/// Holds the machine for one attack: neighbours are to wait for what harms them, not for another test.
+static ATTACKED: Mutex<()> = Mutex::const_new(());
+
+/// Makes all objects at once, and holds what this module promises.
+async fn attack(scene: &Scene, objects: Vec<Hostile>) -> Result<()> {
+    let mut yaml = String::new();
+    for Hostile(name, spec, ..) in &objects {
+        writeln!(
+            yaml,
+            "---\n{}",
+            scene.external_secret_manifest(name, spec.clone())
+        )?;
+    }
+    let attacked = ATTACKED.lock().await;
+    let since = Instant::now();
+    // Not applied: kubectl would keep a second copy of each in an annotation.
+    scene.cluster.kubectl(&["create", "-f", "-"], &yaml).await?;
+    let mut waits = Vec::new();
+    for number in 1..=8 {
+        waits.push(neighbour(scene, number).await?);
+    }
+    println!("{}: a neighbour waited {waits:?}", scene.class);
+    let slowest = waits.into_iter().max().unwrap_or_default();
+    wait_for("the answers", SOON, || async {
+        // Megabytes are listed each time.
+        sleep(Duration::from_millis(500)).await;
+        let wrong = wrong(scene, &objects).await?;
+        ensure!(wrong.is_empty(), "{wrong}");
+        Ok(Some(()))
+    })
+    .await?;
+    let answered = since.elapsed();
+    drop(attacked);
+    let peak = peak_mib(scene)?;
+    println!("{}: answered in {answered:?}, {peak:.0} MiB at most", scene.class);
+    ensure!(slowest < SERVED, "the neighbour waited {slowest:?}");
+    ensure!(peak < MEMORY_MIB, "the operator took {peak:.0} MiB");
+    ensure!(scene.operator().runs());
+    // They are all still there: what fails must not be tried so often that it costs much.
+    idle(scene).await
+}
+
+async fn idle(scene: &Scene) -> Result<()> {
+    let before = scene.operator().cpu_seconds()?;
+    sleep(Duration::from_secs(5)).await;
+    let busy = scene.operator().cpu_seconds()? - before;
+    println!("{}: {busy:.2} s of processor in 5 s", scene.class);
+    ensure!(busy < IDLE_SECONDS, "the operator is busy for {busy:.2} s in 5 s");
+    Ok(())
+}
+
+fn templated(template: Value) -> Value {
+    json!({"refreshInterval": "1h", "target": {"template": template}, "data": [one("value", "neighbour", "value"), one("deep", "hostile", "deep"), one("bomb", "hostile", "bomb")]})
+}
+
+fn text(template: &str) -> Value {
+    templated(json!({"data": {"out": template}}))
+}
+
+#[test]
+fn objects_of_the_size_that_the_api_server_just_takes_keep_nobody_waiting() {
+    play(async {
+        let scene = stage("hostile-size").await?;
+        let many = |key: &dyn Fn(usize) -> String| -> Vec<Value> {
+            (0..10_000).map(|i| json!({"secretKey": format!("k{i}"), "remoteRef": {"key": key(i), "property": "value"}})).collect()
+        };
+        let huge = "x".repeat(900_000);
+        let list: Vec<Value> = (0..1_500)
+            .map(|i| json!({"extract": {"key": format!("gone/{i}")}}))
+            .collect();
+        attack(
+            &scene,
+            vec![
+                Hostile::refused("missing", json!({"data": many(&|i| format!("gone/{i}"))}), "Secret does not exist"),
+                Hostile::refused("missing-too", json!({"data": many(&|i| format!("gone/too/{i}"))}), "Secret does not exist"),
+                Hostile::new("extracts", json!({"target": {"deletionPolicy": "Merge"}, "dataFrom": list}), "True", "SecretSynced"),
+                Hostile::new("same", json!({"data": many(&|_| "neighbour".into())}), "True", "SecretSynced"),
+                Hostile::refused("key", json!({"data": [{"secretKey": "v", "remoteRef": {"key": huge}}]}), "could not read key x"),
+                Hostile::refused("property", json!({"data": [one("v", "neighbour", &huge)]}), "longer than 512 bytes"),
+                Hostile::refused("regexp", json!({"dataFrom": [{"find": {"name": {"regexp": huge.replace('x', "(x|y)*")[..900_000].to_owned()}}}]}), "regular expression"),
+                Hostile::refused("version", json!({"data": [{"secretKey": "v", "remoteRef": {"key": "neighbour", "version": "9".repeat(500_000)}}]}), "whole numbers"),
+                Hostile::new("literal", json!({"target": {"template": {"data": {"out": huge}}}, "data": [one("v", "neighbour", "value")]}), "True", "SecretSynced"),
+            ],
+        )
+        .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn templates_made_to_run_for_ever_or_to_grow_are_stopped() {
+    play(async {
+        let scene = stage("hostile-templates").await?;
+        let bomb: String = (0..12).fold("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".into(), |yaml, i| {
+            format!(
+                "{yaml}a{}: &a{} [*a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}]\n",
+                i + 1,
+                i + 1
+            )
+        });
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        scene
+            .vault
+            .put("hostile", json!({"deep": deep, "bomb": bomb}))
+            .await?;
+        let rows = [
+            ("nested", format!("{}x{}", "{{ if true }}".repeat(20_000), "{{ end }}".repeat(20_000)), "more than 64 controls"),
+            ("parens", format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), "more than 64 controls"),
+            ("define", "{{ define \"T\" }}{{ template \"T\" . }}{{ end }}{{ template \"T\" . }}".into(), "maximum template depth"),
+            ("twice", "{{ define \"T\" }}{{ template \"T\" . }}{{ template \"T\" . }}{{ end }}{{ template \"T\" . }}".into(), "maximum template depth"),
+            ("tree", "{{ define \"T\" }}{{ if gt . 0 }}{{ template \"T\" (sub . 1) }}{{ template \"T\" (sub . 1) }}{{ end }}{{ end }}{{ template \"T\" 60 }}".into(), "the template takes"),
+            ("range", "{{ range 9223372036854775807 }}{{ end }}".into(), "the template takes"),
+            ("until", "{{ range until 2147483647 }}{{ end }}".into(), "the template"),
+            ("seq", "{{ seq 0 2147483647 }}".into(), "the template"),
+            ("square", "{{ range until 3000 }}{{ range until 3000 }}{{ end }}{{ end }}".into(), "the template takes"),
+            ("repeat", "{{ repeat 2147483647 .value }}".into(), "the template"),
+            ("repeats", "{{ repeat 1000 (repeat 1000 (repeat 1000 .value)) }}".into(), "the template"),
+            ("width", "{{ printf \"%2147483647d\" 1 }}".into(), ""),
+            ("widths", "{{ range 1000 }}{{ $x := printf \"%999999d\" 1 }}{{ end }}".into(), "more than 64 MiB"),
+            ("precision", "{{ range 1000 }}{{ $x := printf \"%.999999f\" 1.0 }}{{ end }}".into(), "more than 64 MiB"),
+            ("doubling", "{{ $x := list 1 }}{{ range 60 }}{{ $x = list $x $x }}{{ end }}{{ print $x }}".into(), "the template"),
+            ("circle", "{{ $d := dict }}{{ $_ := set $d \"self\" $d }}{{ $d | toJson }}".into(), "a dict cannot hold itself"),
+            ("copy", "{{ $d := dict }}{{ $_ := set $d \"self\" $d }}{{ mustDeepCopy $d }}".into(), "a dict cannot hold itself"),
+            ("regex", "{{ regexMatch \"(a*)*b\" (repeat 500000 \"a\") }}{{ range 10000 }}{{ $x := regexMatch \"((a{0,100}){0,100}){0,10}b\" (repeat 5000 \"a\") }}{{ end }}".into(), "the template takes"),
+            ("program", "{{ range 10000 }}{{ $x := regexMatch (printf \"%d((\\\\pL{100}){10})\" .) \"a\" }}{{ end }}".into(), "the template takes"),
+            ("json", "{{ .deep | mustFromJson }}".into(), "nested too deeply"),
+            ("yaml", "{{ .bomb | fromYaml | toYaml }}".into(), ""),
+            ("keys", "{{ range 1000 }}{{ $x := genPrivateKey \"rsa\" }}{{ end }}".into(), "the template takes"),
+            ("hash", "{{ range 1000000 }}{{ $x := bcrypt \"x\" }}{{ end }}".into(), "the template takes"),
+        ];
+        // Go writes these faults into the text.
+        let hostile = |(name, template, word): &(&'static str, String, &'static str)| match *word {
+            "" => Hostile::served(name, text(template)),
+            word => Hostile::refused(name, text(template), word),
+        };
+        let mut objects: Vec<Hostile> = rows.iter().map(hostile).collect();
+        let yaml = json!({"templateFrom": [{"literal": "{{ .bomb }}"}]});
+        objects.push(Hostile::refused("literal", templated(yaml), "excessive aliasing"));
+        // Each is within its limits; all of them would take an hour, or gigabytes.
+        for (name, template, word) in [
+            (
+                "slow-all",
+                "{{ range until 900000 }}{{ end }}x",
+                "longer than 5 s together",
+            ),
+            (
+                "large-all",
+                "{{ repeat 1900000 \"x\" }}",
+                "more than 4 MiB together",
+            ),
+        ] {
+            let keys: serde_json::Map<String, Value> =
+                (0..2_000).map(|i| (format!("k{i}"), json!(template))).collect();
+            objects.push(Hostile::refused(name, templated(json!({"data": keys})), word));
+        }
+        attack(&scene, objects).await?;
+        for (name, fault) in [("width", "%!(NOVERB)"), ("yaml", "excessive aliasing")] {
+            let out = scene.value(name, "out").await?.unwrap_or_default();
+            ensure!(out.contains(fault), "{name}: {out:.400}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn properties_and_expressions_that_cost_too_much_are_stopped() {
+    play(async {
+        let scene = stage("hostile-costs").await?;
+        let members: serde_json::Map<String, Value> = (0..9_000)
+            .map(|i| (format!("{}{i}", "a".repeat(80)), json!({"b": "c"})))
+            .collect();
+        scene
+            .vault
+            .put("hostile", json!({"large": Value::Object(members)}))
+            .await?;
+        let all = |property: &dyn Fn(usize) -> String| -> Value {
+            let entries: Vec<Value> = (0..5_000).map(|i| json!({"secretKey": format!("k{i}"), "remoteRef": {"key": "hostile", "property": property(i)}})).collect();
+            json!({"data": entries})
+        };
+        let star = |i: usize| format!("large.*a*{i}.b");
+        let finds: Vec<Value> = (0..8_000)
+            .map(|i| json!({"find": {"name": {"regexp": format!("{i}\\pL{{300}}")}}}))
+            .collect();
+        let some: Vec<Value> = (0..100)
+            .map(|i| json!({"find": {"path": "nowhere", "name": {"regexp": format!("{i}\\pL{{300}}")}}}))
+            .collect();
+        let rewrites: Vec<Value> = (0..8_000)
+            .map(|i| json!({"regexp": {"source": format!("{i}\\pL{{300}}"), "target": "x"}}))
+            .collect();
+        let steps: Vec<Value> = (0..2_000)
+            .map(|_| json!({"transform": {"template": "{{ range until 900000 }}{{ end }}{{ .value }}"}}))
+            .collect();
+        attack(
+            &scene,
+            vec![
+                Hostile::refused(
+                    "steps",
+                    json!({"dataFrom": [{"extract": {"key": "neighbour"}, "rewrite": steps}]}),
+                    "longer than 5 s for all keys",
+                ),
+                Hostile::refused(
+                    "paths",
+                    all(&|i| format!("large.{}{i}.b", "a".repeat(80))),
+                    "longer than 5 s",
+                ),
+                Hostile::refused("stars", all(&star), "could"),
+                Hostile::refused(
+                    "modifiers",
+                    all(&|i| format!("large.@this|@this|{}{i}|b", "a".repeat(80))),
+                    "longer than 5 s",
+                ),
+                Hostile::refused(
+                    "finds",
+                    json!({"dataFrom": finds}),
+                    "more than 100 regular expressions",
+                ),
+                Hostile::refused(
+                    "some",
+                    json!({"dataFrom": some}),
+                    "regular expression is too large",
+                ),
+                Hostile::refused(
+                    "rewrites",
+                    json!({"dataFrom": [{"extract": {"key": "neighbour"}, "rewrite": rewrites}]}),
+                    "more than 100 regular expressions",
+                ),
+                Hostile::refused(
+                    "transform",
+                    json!({"dataFrom": [{"extract": {"key": "hostile", "property": "large"}, "rewrite": [
+                    {"transform": {"template": "{{ range until 100000 }}{{ end }}x"}}]}]}),
+                    "failed rewrite operation",
+                ),
+            ],
+        )
+        .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn intervals_at_the_edge_are_served_or_named_and_none_is_a_hot_loop() {
+    play(async {
+        let scene = stage("hostile-intervals").await?;
+        let spec = |interval: &str| json!({"refreshInterval": interval, "data": [one("value", "neighbour", "value")]});
+        let rows = [
+            "1ns",
+            "0.0000001s",
+            "0.5ms",
+            "-1h",
+            "-9223372036854775807ns",
+            "0",
+            "0s",
+            "-0",
+            "9223372036854775807ns",
+            "2562047h47m16.854775807s",
+            "0.000000000000000000000000000000001h",
+            "1µs",
+            "1μs",
+        ];
+        let mut objects: Vec<Hostile> = rows
+            .iter()
+            .enumerate()
+            .map(|(i, interval)| Hostile::new(&format!("taken-{i}"), spec(interval), "True", "SecretSynced"))
+            .collect();
+        for (i, interval) in ["9223372036854775808ns", "2562048h", "99999999999999999999h"]
+            .iter()
+            .enumerate()
+        {
+            objects.push(Hostile::refused(
+                &format!("refused-{i}"),
+                spec(interval),
+                "is too long",
+            ));
+        }
+        attack(&scene, objects).await?;
+        idle(&scene).await?;
+        let mark = scene.vault.audit_mark();
+        sleep(Duration::from_secs(5)).await;
+        let reads = scene
+            .vault
+            .requests_since(mark)?
+            .get("secret/data/neighbour")
+            .copied()
+            .unwrap_or(0);
+        ensure!(reads <= 12, "{reads} reads in 5 s");
+        for interval in ["1e9h", "soon", "1h-5m", "１h", "1h\n"] {
+            let refused = scene.external_secret("refused", spec(interval)).await;
+            ensure!(refused.is_err(), "{interval} was taken");
+        }
+        // A store that is judged without a pause.
+        let mut store = scene.store_manifest(scene.vault.address(), &crate::scene::login());
+        store["spec"]["refreshInterval"] = json!("1ns");
+        scene.cluster.apply(&store.to_string()).await?;
+        idle(&scene).await
+    });
+}
+
+#[test]
+fn values_that_are_too_much_too_deep_or_of_odd_names_are_named() {
+    play(async {
+        let scene = stage("hostile-values").await?;
+        let vault = &scene.vault;
+        let large = "x".repeat(700_000);
+        for i in 0..25 {
+            vault.put(&format!("large/{i}"), json!({"value": large})).await?;
+        }
+        let keys: serde_json::Map<String, Value> =
+            (0..10_000).map(|i| (format!("key-{i}"), json!("v"))).collect();
+        vault.put("keys", Value::Object(keys)).await?;
+        vault.put("odd", json!({"a/b": "1", "a b": "2"})).await?;
+        vault.put("odd2", json!({"ключ": "1"})).await?;
+        vault
+            .put("unicode", json!({"value": "\u{202e}\u{0}\u{feff}💥é"}))
+            .await?;
+        let nested = (0..120).fold(json!("x"), |inner, _| json!([inner]));
+        vault.put("deep", json!({"value": nested})).await?;
+        let entries = |count: usize| -> Value {
+            (0..count).map(|i| json!({"secretKey": format!("k{i}"), "remoteRef": {"key": format!("large/{i}"), "property": "value"}})).collect()
+        };
+        let extract =
+            |keys: &[&str]| -> Value { keys.iter().map(|key| json!({"extract": {"key": key}})).collect() };
+        let collide = json!([{"extract": {"key": "keys"}, "rewrite": [{"regexp": {"source": "key-.*", "target": "same"}}]}]);
+        attack(
+            &scene,
+            vec![
+                Hostile::refused(
+                    "two",
+                    json!({"data": entries(2)}),
+                    "a Secret holds at most 1048576",
+                ),
+                Hostile::refused("all", json!({"data": entries(25)}), "more than 16 MiB together"),
+                Hostile::refused(
+                    "found",
+                    json!({"dataFrom": [{"find": {"path": "large", "name": {"regexp": ".*"}}}]}),
+                    "more than 8 MiB",
+                ),
+                Hostile::new(
+                    "keys",
+                    json!({"dataFrom": extract(&["keys"])}),
+                    "True",
+                    "SecretSynced",
+                ),
+                Hostile::refused("collide", json!({"dataFrom": collide}), "same"),
+                Hostile::refused(
+                    "odd",
+                    json!({"dataFrom": extract(&["odd"])}),
+                    "secret name collision",
+                ),
+                Hostile::refused(
+                    "odd-too",
+                    json!({"dataFrom": extract(&["odd2"])}),
+                    "only ASCII letters",
+                ),
+                Hostile::new(
+                    "twice",
+                    json!({"data": [one("value", "neighbour", "value"), one("value", "large/0", "value")]}),
+                    "True",
+                    "SecretSynced",
+                ),
+                Hostile::new(
+                    "over",
+                    json!({"dataFrom": extract(&["neighbour", "unicode"])}),
+                    "True",
+                    "SecretSynced",
+                ),
+                Hostile::new(
+                    "deep",
+                    json!({"data": [{"secretKey": "value", "remoteRef": {"key": "deep"}}]}),
+                    "True",
+                    "SecretSynced",
+                ),
+            ],
+        )
+        .await?;
+        Ok(())
+    });
+}
