@@ -19,7 +19,7 @@ use keyferry::sync::plan::{Plan, What, plan};
 use keyferry::sync::shape::{Shape, Shaped, SourceKind, SourceRef, Sources};
 use keyferry::target::hash::DataHasher;
 use keyferry::target::manifest::{Action as ManifestAction, plan as plan_manifest};
-use keyferry::target::plan::{Wanted, plan as plan_target};
+use keyferry::target::plan::{Action, Wanted, plan as plan_target};
 use keyferry::template::{Delims, funcs};
 use keyferry::vault::json::Json;
 use serde_json::{Value, json};
@@ -169,7 +169,14 @@ fn result(spec: &Value) -> Result<String, String> {
     }
     for existing in [None, Some(&existing)] {
         let planned = plan_target(&object, existing, wanted, &DataHasher::new(b"k"));
-        text += &planned.map_or_else(|error| error.to_string(), |planned| format!("{planned:?}"));
+        text += &planned.map_or_else(
+            |error| error.to_string(),
+            |planned| match &planned.action {
+                // Debug of what is planned shows no data.
+                Action::Create(secret) | Action::Update(secret) => format!("{planned:?} {secret:?}"),
+                Action::Nothing | Action::Delete { .. } => format!("{planned:?}"),
+            },
+        );
     }
     Ok(text)
 }
