@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
-use super::duration::{DurationError, GoDuration};
+use super::duration::{DurationError, GoDuration, SHORTEST_REFRESH};
 use super::external_secret::{
     CreationPolicy, DeletionPolicy, ExternalSecret, ExternalSecretSpec, ExternalSecretTemplate,
     ManifestReference, RefreshPolicy, SecretStoreRef, StoreKind,
@@ -124,8 +124,9 @@ impl SecretStoreSpec {
                 "invalid refreshInterval \"{parsed}\": must not be negative"
             ));
         }
-        let shortest = Duration::from_secs(1);
-        Ok(parsed.as_std().map_or(default, |interval| interval.max(shortest)))
+        Ok(parsed
+            .as_std()
+            .map_or(default, |interval| interval.max(SHORTEST_REFRESH)))
     }
 }
 

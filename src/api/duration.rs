@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+/// The shortest time between refreshes of an object and between checks of a store: one that asks for less must not keep
+/// a processor and Vault busy.
+pub const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
+
 /// A duration as Go writes it, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoDuration(i64);

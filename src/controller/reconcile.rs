@@ -18,6 +18,7 @@ use super::queue::Work;
 use super::status::{Ready, Synced};
 use super::targets::State;
 use super::templates::{self, Rendering};
+use crate::api::duration::SHORTEST_REFRESH;
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::{Gate, Store, Verdict};
@@ -28,9 +29,6 @@ use crate::target::apply::{self, Applied};
 use crate::target::manifest;
 use crate::target::names;
 use crate::target::plan::Outcome;
-
-/// The shortest interval of refreshes: an ExternalSecret that asks for less must not keep a processor and Vault busy.
-const SHORTEST: Duration = Duration::from_secs(1);
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +141,7 @@ async fn reconcile(
     })?;
     let interval = interval
         .as_std()
-        .map(|interval| interval.max(SHORTEST))
+        .map(|interval| interval.max(SHORTEST_REFRESH))
         .unwrap_or_default();
     let version = version_of(object);
     ctx.template_sources.follow(ctx, key, object.spec.template());

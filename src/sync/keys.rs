@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::api::external_secret::ConversionStrategy;
+use crate::api::meta::is_object_name;
 
 /// The longest key that a Secret may have, in bytes.
 const MAX_KEY: usize = 253;
@@ -122,14 +123,9 @@ pub fn is_label_text(text: &str) -> bool {
 /// Whether this may be the key of a label or annotation. The API server quotes one that is not.
 #[must_use]
 pub fn is_metadata_key(key: &str) -> bool {
-    let is_part = |part: &str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        ends_in_letter_or_digit(part) && part.chars().all(inner)
-    };
     match key.split_once('/') {
-        Some((prefix, name)) => {
-            prefix.len() <= MAX_KEY && prefix.split('.').all(is_part) && is_label_text(name)
-        }
+        // The prefix is a DNS subdomain, as names of objects are.
+        Some((prefix, name)) => is_object_name(prefix) && is_label_text(name),
         None => is_label_text(key),
     }
 }

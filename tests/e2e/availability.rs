@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, wait_for};
+use keyferry_testbed::{Cluster, Operator, OperatorOptions, SHORT_LEASE, Vault, wait_for};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -83,13 +83,7 @@ impl Replicas {
     async fn start(&self, cluster: &Cluster, name: &str) -> Result<Operator> {
         let options = OperatorOptions {
             command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
-            args: [
-                "--leader-election-lease-duration=4s",
-                "--leader-election-renew-deadline=3s",
-                "--leader-election-retry-period=500ms",
-            ]
-            .map(String::from)
-            .to_vec(),
+            args: SHORT_LEASE.map(String::from).to_vec(),
             name: Some(name.into()),
             ..OperatorOptions::default()
         };

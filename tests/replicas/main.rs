@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use futures::future::join_all;
 use keyferry::api::external_secret::ExternalSecret;
-use keyferry_testbed::{Cluster, Mode, Operator, OperatorOptions, Proxy, Vault, wait_for};
+use keyferry_testbed::{Cluster, Mode, Operator, OperatorOptions, Proxy, SHORT_LEASE, Vault, wait_for};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -35,12 +35,6 @@ const PATHS: usize = 20;
 const BURST: Duration = Duration::from_millis(150);
 /// The chart's lease holds for so long.
 const LEASE: Duration = Duration::from_secs(15);
-/// Shorter ones, where many leaders are to follow one another.
-const SHORT: [&str; 3] = [
-    "--leader-election-lease-duration=4s",
-    "--leader-election-renew-deadline=3s",
-    "--leader-election-retry-period=500ms",
-];
 
 struct Stage {
     cluster: Cluster,
@@ -103,10 +97,9 @@ impl Stage {
 
     /// One whose way to the API server leads through a proxy.
     async fn behind_proxy(&self, name: &str) -> Result<(Operator, Proxy)> {
-        let upstream = self.cluster.url().trim_start_matches("https://").parse()?;
-        let proxy = Proxy::start(upstream).await?;
+        let proxy = Proxy::start(self.cluster.socket()?).await?;
         let url = format!("https://{}", proxy.address());
-        Ok((self.replica(name, &SHORT, Some(url)).await?, proxy))
+        Ok((self.replica(name, &SHORT_LEASE, Some(url)).await?, proxy))
     }
 
     /// All that was asked for since a mark and changes something, in the order of arrival: when, by whose token, and
@@ -214,9 +207,9 @@ fn with_the_charts_times_another_replica_takes_over_from_one_that_is_killed_or_t
 fn a_leader_that_wakes_up_past_its_lease_writes_nothing_at_whatever_moment_it_was_paused() {
     play(async {
         let stage = Stage::start().await?;
-        let first = stage.replica("first", &SHORT, None).await?;
+        let first = stage.replica("first", &SHORT_LEASE, None).await?;
         stage.wait_writes(&first, stage.mark).await?;
-        let second = stage.replica("second", &SHORT, None).await?;
+        let second = stage.replica("second", &SHORT_LEASE, None).await?;
         let mut leaders = vec![&first];
         for round in 0..10 {
             let (leader, next) = if round % 2 == 0 {
@@ -242,7 +235,7 @@ fn a_leader_that_is_cut_off_or_whose_network_is_slow_writes_nothing_late() {
         let stage = Stage::start().await?;
         let (first, way) = stage.behind_proxy("first").await?;
         stage.wait_writes(&first, stage.mark).await?;
-        let second = stage.replica("second", &SHORT, None).await?;
+        let second = stage.replica("second", &SHORT_LEASE, None).await?;
         let mut leaders = vec![&first];
         // A connection that is made while answers come so slowly is ready when another replica leads.
         let slow = Mode::Delay(Duration::from_secs(6));

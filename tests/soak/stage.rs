@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Secret;
-use keyferry_testbed::{Cluster, Mode, Operator, OperatorOptions, Proxy, TlsBack, TlsFront, Vault, wait_for};
+use keyferry_testbed::{
+    Cluster, Mode, Operator, OperatorOptions, Proxy, SHORT_LEASE, TlsBack, TlsFront, Vault, wait_for,
+};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -226,14 +228,11 @@ impl<'a> Set<'a> {
     pub async fn start(&self, who: usize) -> Result<()> {
         let options = OperatorOptions {
             command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
-            args: [
-                "--leader-election-lease-duration=4s",
-                "--leader-election-renew-deadline=3s",
-                "--leader-election-retry-period=500ms",
-                "--loglevel=debug",
-            ]
-            .map(String::from)
-            .to_vec(),
+            args: [&SHORT_LEASE[..], &["--loglevel=debug"]]
+                .concat()
+                .into_iter()
+                .map(String::from)
+                .collect(),
             api_server: Some(format!("https://{}", self.api_wires[who].address())),
             name: Some(format!("soak-{}-{who}", self.seed)),
             ..OperatorOptions::default()

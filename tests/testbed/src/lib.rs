@@ -20,7 +20,7 @@ pub mod wait;
 pub use answer::{Answer, End};
 pub use cluster::Cluster;
 pub use ldap::Ldap;
-pub use operator::{Operator, OperatorOptions};
+pub use operator::{Operator, OperatorOptions, SHORT_LEASE};
 pub use programs::Programs;
 pub use proxy::{Mode, Proxy};
 pub use recorder::{Recorded, Recorder, Say};

@@ -14,6 +14,13 @@ use crate::free_port;
 use crate::process::Process;
 use crate::wait::{Ended, wait_for};
 
+/// Arguments for a short lease, where leaders are to follow one another soon.
+pub const SHORT_LEASE: [&str; 3] = [
+    "--leader-election-lease-duration=4s",
+    "--leader-election-renew-deadline=3s",
+    "--leader-election-retry-period=500ms",
+];
+
 static COUNT: AtomicU64 = AtomicU64::new(1);
 
 /// How to start it.

@@ -1,5 +1,6 @@
 //! TLS in front of a plain server, with whatever certificate.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -14,10 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::pki::Pair;
 
 /// A TLS end on loopback.
-pub struct TlsFront {
-    address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
-}
+pub struct TlsFront(Listener);
 
 impl TlsFront {
     /// Starts one that shows this certificate, in front of an address.
@@ -43,39 +41,26 @@ impl TlsFront {
 
     async fn listen(upstream: SocketAddr, config: ServerConfig) -> Result<Self> {
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let mut client = acceptor.accept(client).await?;
-                    let mut server = TcpStream::connect(upstream).await?;
-                    tokio::io::copy_bidirectional(&mut client, &mut server).await
-                });
+        let listener = Listener::start(move |client| {
+            let acceptor = acceptor.clone();
+            async move {
+                let mut client = acceptor.accept(client).await?;
+                let mut server = TcpStream::connect(upstream).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
             }
         });
-        Ok(Self { address, task })
+        Ok(Self(listener.await?))
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        self.task.abort();
+        self.0.address
     }
 }
 
 /// A plain end on loopback in front of a TLS server: what [`TlsFront`] took off is put on again.
-pub struct TlsBack {
-    address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
-}
+pub struct TlsBack(Listener);
 
 impl TlsBack {
     /// Starts one in front of an address of loopback whose certificate this authority signed.
@@ -88,29 +73,47 @@ impl TlsBack {
             .with_no_client_auth();
         let connector = TlsConnector::from(Arc::new(config));
         let name = ServerName::from(upstream.ip());
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let task = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (connector, name) = (connector.clone(), name.clone());
-                tokio::spawn(async move {
-                    let server = TcpStream::connect(upstream).await?;
-                    let mut server = connector.connect(name, server).await?;
-                    tokio::io::copy_bidirectional(&mut client, &mut server).await
-                });
+        let listener = Listener::start(move |mut client| {
+            let (connector, name) = (connector.clone(), name.clone());
+            async move {
+                let server = TcpStream::connect(upstream).await?;
+                let mut server = connector.connect(name, server).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
             }
         });
-        Ok(Self { address, task })
+        Ok(Self(listener.await?))
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address
     }
 }
 
-impl Drop for TlsBack {
+/// Takes connections until it is dropped.
+struct Listener {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Listener {
+    async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Result<Self>
+    where
+        F: Future<Output = io::Result<(u64, u64)>> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(serve(client));
+            }
+        });
+        Ok(Self { address, task })
+    }
+}
+
+impl Drop for Listener {
     fn drop(&mut self) {
         self.task.abort();
     }
