@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::target::fence::Fence;
 
-/// Tries to let go of the lease.
-const RELEASE_TRIES: usize = 3;
+/// Between two tries to let go of the lease.
+const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Times of the election, as ESO's flags name them.
 #[derive(Clone, Copy, Debug)]
@@ -136,29 +136,34 @@ impl Candidate {
             .map_or(pause, |left| pause.min(left + Duration::from_millis(1)))
     }
 
-    /// Lets go of the lease, so that another replica need not wait.
+    /// Lets go of the lease, so that another replica need not wait. Tries until it is done, or somebody else's: the
+    /// caller sets the limit.
     pub async fn release(client: Client, namespace: &str, name: &str, identity: &str) {
         let api: Api<Lease> = Api::namespaced(client, namespace);
-        for _ in 0..RELEASE_TRIES {
-            let Ok(mut lease) = api.get(name).await else {
-                return;
-            };
-            let spec = lease.spec.get_or_insert_default();
-            if spec.holder_identity.as_deref() != Some(identity) {
-                return;
-            }
-            spec.holder_identity = Some(String::new());
-            spec.lease_duration_seconds = Some(1);
-            // A conflict is our own renewal, which was under way when the election ended.
-            match won(api.replace(name, &PostParams::default(), &lease).await) {
+        loop {
+            match Self::try_release(&api, name, identity).await {
                 Ok(true) => return,
+                // Our own renewal, which was under way when the election ended.
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "lease not released; it runs out by itself");
-                    return;
+                    tracing::debug!(%error, "lease not released; tried again, or it runs out by itself");
+                    sleep(RELEASE_PAUSE).await;
                 }
             }
         }
+    }
+
+    async fn try_release(api: &Api<Lease>, name: &str, identity: &str) -> Result<bool, kube::Error> {
+        let Some(mut lease) = api.get_opt(name).await? else {
+            return Ok(true);
+        };
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(identity) {
+            return Ok(true);
+        }
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        won(api.replace(name, &PostParams::default(), &lease).await)
     }
 
     async fn try_hold(&mut self) -> Result<bool, kube::Error> {
@@ -235,24 +240,23 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_renewal_that_is_under_way_does_not_keep_the_lease_from_being_released() {
-        let puts = Arc::new(AtomicUsize::new(0));
-        let counted = puts.clone();
+    /// Lets go of a lease where the first answer of this kind is this status; says how many of them there were.
+    async fn released_after(method: Method, status: u16) -> usize {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
-            let puts = counted.clone();
+            let first = request.method() == method && counted.fetch_add(1, Ordering::Relaxed) == 0;
             async move {
                 let lease = json!({
                     "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                     "metadata": {"name": "lease", "namespace": "n", "resourceVersion": "1"},
                     "spec": {"holderIdentity": "me"},
                 });
-                let conflict = json!({
-                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409,
-                    "message": "the object has been modified",
+                let failure = json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Some", "code": status,
+                    "message": "not now",
                 });
-                let first = request.method() == Method::PUT && puts.fetch_add(1, Ordering::Relaxed) == 0;
-                let (status, body) = if first { (409, conflict) } else { (200, lease) };
+                let (status, body) = if first { (status, failure) } else { (200, lease) };
                 let response = Response::builder()
                     .status(status)
                     .body(Body::from(body.to_string().into_bytes()));
@@ -260,6 +264,18 @@ mod tests {
             }
         });
         Candidate::release(Client::new(service, "n"), "n", "lease", "me").await;
-        assert_eq!(puts.load(Ordering::Relaxed), 2);
+        asked.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_is_under_way_does_not_keep_the_lease_from_being_released() {
+        assert_eq!(released_after(Method::PUT, 409).await, 2);
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_fails_for_a_moment_does_not_keep_the_lease_from_being_released() {
+        for method in [Method::GET, Method::PUT] {
+            assert_eq!(released_after(method.clone(), 500).await, 2, "{method}");
+        }
     }
 }
