@@ -8,17 +8,19 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
-use super::outcome::Failure;
+use super::outcome::{self, Failure};
 use super::queue::{Priority, Queue};
 use super::references::References;
 use super::stores::KnownStore;
 use super::targets::Targets;
 use super::templates::TemplateSources;
+use super::turns::Turns;
 use crate::api::store::StoreKey;
 use crate::store::Stores;
 use crate::target::fence::Fence;
@@ -58,6 +60,10 @@ pub struct Context {
     pub fence: Arc<Fence>,
     /// Events for people.
     pub recorder: Recorder,
+    /// Secrets before statuses.
+    pub turns: Turns,
+    /// Statuses that say only that a value could not be confirmed.
+    pub unconfirmed: Budget,
     /// Watches of what stores depend on.
     pub references: References,
     /// Watches of objects that hold templates.
@@ -83,23 +89,8 @@ pub struct Context {
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
     hasher: OnceLock<DataHasher>,
     places: Arc<Semaphore>,
-    statuses: Semaphore,
     /// What may be computed at once beside the loops: it may take seconds and megabytes.
     computing: Semaphore,
-    /// Syncs whose Secret is still to be made.
-    making: watch::Sender<usize>,
-}
-
-/// One sync whose Secret is still to be made.
-pub struct Making<'a>(&'a watch::Sender<usize>);
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        self.0.send_if_modified(|count| {
-            *count = count.saturating_sub(1);
-            *count == 0
-        });
-    }
 }
 
 /// A place among those that ask the API server. Who waits for Vault leaves it meanwhile: many that share
@@ -153,14 +144,6 @@ pub struct Parts {
 
 /// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
 const WAITING_PER_PLACE: usize = 4;
-/// Status writes at once.
-const STATUSES: usize = 32;
-/// Part of them that one takes that goes before the Secrets of others.
-const IMPATIENT: u32 = 8;
-/// How long a status waits for the Secrets of others: when many objects are new at once, the API server
-/// shall make their Secrets first, because pods wait for a Secret, and only people for a status.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -171,12 +154,12 @@ impl Context {
     pub fn new(parts: Parts) -> Self {
         Self {
             recorder: Recorder::new(parts.client.clone()),
+            turns: Turns::default(),
+            unconfirmed: Budget::new(outcome::UNCONFIRMED, outcome::UNCONFIRMED_PER_SECOND),
             client: parts.client,
             stores: parts.stores,
             queue: Queue::new(parts.places.saturating_mul(WAITING_PER_PLACE)),
             places: Arc::new(Semaphore::new(parts.places)),
-            statuses: Semaphore::new(STATUSES),
-            making: watch::Sender::new(0),
             store_queue: Queue::new(16),
             fence: parts.fence,
             references: References::default(),
@@ -225,34 +208,6 @@ impl Context {
                     .into(),
             )
         })
-    }
-
-    /// A sync begins; its Secret is made, or not, when the guard is dropped.
-    pub fn making(&self) -> Making<'_> {
-        // Who waits waits for zero: thousands of statuses must not be woken to look at every other number.
-        self.making.send_if_modified(|count| {
-            *count += 1;
-            false
-        });
-        Making(&self.making)
-    }
-
-    /// The turn to write a status, as soon as it comes.
-    pub async fn status_turn(&self) -> Option<SemaphorePermit<'_>> {
-        let mut making = self.making.subscribe();
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let idle = timeout_at(end, making.wait_for(|count| *count == 0))
-                .await
-                .is_ok();
-            // The semaphore is never closed.
-            let weight = if idle { 1 } else { IMPATIENT };
-            let turn = self.statuses.acquire_many(weight).await.ok()?;
-            // While many waited for a permit, others' Secrets may have come.
-            if !idle || *making.borrow() == 0 {
-                return Some(turn);
-            }
-        }
     }
 
     /// Who uses what.

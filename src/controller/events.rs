@@ -3,7 +3,6 @@
 //! kube's own recorder is not used: it keeps the first note of a series, so that the second cause of a
 //! failure would be told with the text of the first.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -11,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use tokio::time::Instant;
+
+use super::budget::Budget;
 
 /// Events that may be sent at once, and how fast the budget fills up again: a thousand new objects
 /// must not become a thousand more writes (promise 5).
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Sends events.
 pub struct Recorder {
     client: Client,
-    budget: Mutex<(f64, Instant)>,
+    budget: Budget,
 }
 
 impl Recorder {
@@ -32,13 +32,13 @@ impl Recorder {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            budget: Mutex::new((BUDGET, Instant::now())),
+            budget: Budget::new(BUDGET, PER_SECOND),
         }
     }
 
     /// Sends an event in the background. Over the budget it is dropped: conditions and metrics tell all.
     pub fn send(&self, about: ObjectReference, warning: bool, reason: &str, note: &str) {
-        if !self.within_budget() {
+        if !self.budget.take() {
             return;
         }
         let now = Timestamp::now();
@@ -73,13 +73,5 @@ impl Recorder {
             // An event that is lost loses nothing that a condition does not say.
             let _ = tokio::time::timeout(TIMEOUT, api.create(&PostParams::default(), &event)).await;
         });
-    }
-
-    fn within_budget(&self) -> bool {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let filled = (budget.0 + budget.1.elapsed().as_secs_f64() * PER_SECOND).min(BUDGET);
-        *budget = (if filled >= 1.0 { filled - 1.0 } else { filled }, now);
-        filled >= 1.0
     }
 }

@@ -1,5 +1,6 @@
 //! The loops: watches in, work out. No rule of the other rooms is made here.
 
+pub mod budget;
 pub mod context;
 pub mod due;
 pub mod events;
@@ -15,8 +16,10 @@ pub mod references;
 pub mod startup;
 pub mod status;
 pub mod stores;
+pub mod sync;
 pub mod targets;
 pub mod templates;
+pub mod turns;
 pub mod watch;
 pub mod watches;
 
@@ -146,11 +149,8 @@ pub async fn run(
     let lead = lead(ctx.clone(), settings.clone(), synced, ready, stop.clone());
     let mut lead = tokio::spawn(lead);
     let ended = end(&mut stop, loops.join_next(), &mut lead).await;
-    if ended.is_ok() {
-        if !lead.is_finished() {
-            let _ = timeout(DRAIN + Duration::from_secs(1), lead).await;
-        }
-        let _ = timeout(FAREWELL, stores.close()).await;
+    if ended.is_ok() && !lead.is_finished() {
+        let _ = timeout(DRAIN + Duration::from_secs(1), lead).await;
     }
     // The election has ended before the fence is closed, and the fence is closed before the lease is released:
     // whatever still hangs about writes nothing any more when another replica begins.
@@ -159,6 +159,10 @@ pub async fn run(
     if let Some((name, _)) = settings.election.filter(|_| ended.is_ok()) {
         let farewell = Candidate::release(client, &settings.operator_namespace, &name, &settings.identity);
         let _ = timeout(FAREWELL, farewell).await;
+    }
+    // Last: another replica need not wait until ours has revoked its tokens.
+    if ended.is_ok() {
+        let _ = timeout(FAREWELL, stores.close()).await;
     }
     ended
 }

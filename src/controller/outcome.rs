@@ -179,7 +179,8 @@ fn after_failure(ctx: &Context, key: &ObjectKey) -> Duration {
 }
 
 /// An outage is not a failure of the object (promise 2): one that was synced stays Ready for the grace
-/// past the time it was due, and says since when its value could not be confirmed.
+/// past the time it was due, and says since when its value could not be confirmed. The store tells it at once, and of
+/// the objects as many as the budget lets: ten thousand of them must not become twenty thousand writes.
 async fn outage(
     ctx: &Arc<Context>,
     key: &ObjectKey,
@@ -201,13 +202,29 @@ async fn outage(
             return Next::Parked(store, Some(instant_of(end.min(grace_ends))));
         }
         let message = format!("secret synced; its value could not be confirmed again: {cause}");
-        let reason = said(object, Outcome::Synced).0;
-        say(ctx, key, object, &Ready::yes(reason, message)).await;
-        return Next::Parked(store, Some(instant_of(grace_ends)));
+        let ready = Ready::yes(said(object, Outcome::Synced).0, message);
+        let mut again = instant_of(grace_ends);
+        if !is_news(ctx, key, object, &ready, None) || ctx.unconfirmed.take() {
+            say(ctx, key, object, &ready).await;
+        } else {
+            again = again.min(Instant::now() + budget_wait(ctx.queue.depth().parked));
+        }
+        return Next::Parked(store, Some(again));
     }
     let message = format!("{PROVIDER}: {cause}; it is synced by itself as soon as Vault is back");
     say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
     Next::Parked(store, None)
+}
+
+/// So many objects may be told at once that their values cannot be confirmed, and so many more in each second.
+pub const UNCONFIRMED: f64 = 100.0;
+/// See [`UNCONFIRMED`].
+pub const UNCONFIRMED_PER_SECOND: f64 = 10.0;
+
+/// When one of so many that wait for the budget asks it again: together they ask as often as it has something.
+fn budget_wait(waiting: usize) -> Duration {
+    let turn = u32::try_from(waiting).map_or(f64::MAX, f64::from) / UNCONFIRMED_PER_SECOND;
+    Duration::from_secs(1) + CALM.mul_f64((turn / CALM.as_secs_f64()).min(1.0) * rand::random_range(0.0..1.0))
 }
 
 /// Reason and message of a success.
@@ -254,18 +271,18 @@ async fn say(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>, 
     }
 }
 
-/// Whether the status of a success is worth a write.
+/// Whether the status is worth a write.
 #[must_use]
 pub fn is_news(
     ctx: &Context,
     key: &ObjectKey,
     object: &ExternalSecret,
     ready: &Ready,
-    synced: &Synced,
+    synced: Option<&Synced>,
 ) -> bool {
     let current = ctx.index().get(key);
     let old = current.as_deref().unwrap_or(object).status.clone();
-    status::patch(&old.unwrap_or_default(), ready, Some(synced), Timestamp::now()).is_some()
+    status::patch(&old.unwrap_or_default(), ready, synced, Timestamp::now()).is_some()
 }
 
 /// Writes the status, if it is worth a write.

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// Keys at once whose work is nearly done.
-const FINISHING_MAX: usize = 4096;
+const FINISHING_MAX: usize = 16_384;
 
 /// How soon work must begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,14 +164,16 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
     }
 
     /// Gives the place of a key back before its work is done: what remains is small, and others need not wait
-    /// for it. With very many such keys it keeps its place.
-    pub fn finishing(&self, key: &K) {
+    /// for it. With very many such keys it keeps its place, and must not be long; says which.
+    pub fn finishing(&self, key: &K) -> bool {
         let mut inner = self.inner();
-        if inner.finishing.len() < FINISHING_MAX && inner.running.remove(key).is_some() {
+        let given = inner.finishing.len() < FINISHING_MAX && inner.running.remove(key).is_some();
+        if given {
             inner.finishing.insert(key.clone());
         }
         drop(inner);
         self.changed.notify_one();
+        given
     }
 
     /// The work on a key is done.

@@ -5,30 +5,33 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::context::{Context, instant_of};
 use super::due::{self, Circumstances, Need};
-use super::fetch::{self, read_all};
+use super::fetch;
 use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
 use super::queue::Work;
-use super::status::{Ready, Synced};
+use super::status::{self, Ready, Synced};
+use super::sync::Sync;
 use super::targets::State;
-use super::templates::{self, Rendering};
 use crate::api::duration::SHORTEST_REFRESH;
-use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret, StoreKind};
+use crate::api::external_secret::{CreationPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::{Gate, Store, Verdict};
 use crate::sync::plan::{Plan, Read, expressions, plan};
-use crate::sync::shape::{self, Sources};
+use crate::sync::shape;
 use crate::sync::windows::Windows;
-use crate::target::apply::{self, Applied};
+use crate::target::apply;
 use crate::target::manifest;
 use crate::target::names;
 use crate::target::plan::Outcome;
+
+/// A sync that is overdue for longer than this comes before the statuses of others: after an outage values are fresh
+/// first, and told to be so then.
+const LATE: Duration = Duration::from_secs(5);
 
 /// When an object is worked on next, if nothing happens before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,23 +182,29 @@ async fn reconcile(
     };
     // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
     ctx.remember(key, |memory| memory.store_changed = false);
-    let status = object.status.as_ref();
-    let synced_before = status.and_then(|status| status.synced_resource_version.as_ref());
-    // A refresh of what is there already keeps no status waiting.
-    let making = (target != State::Intact || synced_before != Some(&version)).then(|| ctx.making());
     // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
-    let (fetched, sources) = place
-        .left_for(fetch(ctx, key, object, &plan, &stores, target))
-        .await?;
-    let rendered = templates::render(ctx, key, object, fetched, sources).await?;
-    let applied = write(ctx, object, rendered).await?;
-    let (reason, message) = outcome::said(object, applied.outcome);
+    let status = object.status.clone().unwrap_or_default();
+    let unchanged = target == State::Intact && status.synced_resource_version.as_ref() == Some(&version);
+    let late = overdue_since.checked_add(LATE).is_ok_and(|late| late < asked);
+    // A refresh of what is there already, in time, keeps no status waiting.
+    let making = (!unchanged || late).then(|| ctx.turns.making());
+    let sync = Sync {
+        key,
+        object,
+        plan: &plan,
+        stores: &stores,
+        target,
+        version: &version,
+        routine: unchanged && !known.template_changed && !status::beats(&status, asked),
+    };
+    let (outcome, binding) = sync.run(ctx, &mut place).await?;
+    let (reason, message) = outcome::said(object, outcome);
     let ready = Ready::yes(reason, message);
     let synced = Synced {
         at: asked,
         version,
-        binding: applied.binding,
+        binding,
     };
     ctx.remember(key, |memory| {
         memory.last_success = Some(asked);
@@ -208,7 +217,7 @@ async fn reconcile(
         synced,
         interval,
         windows: plan.windows,
-        target: match applied.outcome {
+        target: match outcome {
             Outcome::Missing => State::Absent,
             Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
         },
@@ -233,10 +242,10 @@ async fn finish(
     object: &Arc<ExternalSecret>,
     done: &Done,
 ) -> Result<Next, Failure> {
-    let news = outcome::is_news(ctx, key, object, &done.ready, &done.synced);
+    let news = outcome::is_news(ctx, key, object, &done.ready, Some(&done.synced));
     let turn = if news {
-        ctx.queue.finishing(key);
-        ctx.status_turn().await
+        let patient = ctx.queue.finishing(key);
+        ctx.turns.status(patient).await
     } else {
         None
     };
@@ -373,103 +382,4 @@ fn still_allowed(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<(), Fail
         ctx.remember(key, |memory| memory.overdue_since = Some(Timestamp::now()));
     }
     result
-}
-
-/// What the target must hold, and what it holds.
-async fn fetch(
-    ctx: &Context,
-    key: &ObjectKey,
-    object: &ExternalSecret,
-    plan: &Plan,
-    stores: &[Arc<Store>],
-    target: State,
-) -> Result<(Rendering, Sources), Failure> {
-    let target_key = target_of(object);
-    // A target of Merge is somebody else's until the first merge, and not among those that are watched;
-    // and of one that is to be deleted it must be known whose it is.
-    let expect_target = object.spec.manifest().is_none()
-        && (target != State::Absent
-            || object.spec.creation_policy() == CreationPolicy::Merge
-            || object.spec.deletion_policy() == DeletionPolicy::Delete);
-    // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
-    let (answers, existing, sources) = tokio::join!(
-        read_all(ctx, key, plan, stores),
-        async {
-            if expect_target {
-                apply::get(&ctx.client, &target_key.namespace, &target_key.name)
-                    .await
-                    .map_err(Failure::from)
-            } else {
-                Ok(None)
-            }
-        },
-        templates::read_sources(ctx, key, object.spec.template()),
-    );
-    let fetched = Rendering {
-        assembled: fetch::assembled(ctx, key, plan, answers?).await?,
-        existing: existing?,
-        shaped: None,
-    };
-    Ok((fetched, sources?))
-}
-
-async fn write(
-    ctx: &Arc<Context>,
-    object: &Arc<ExternalSecret>,
-    mut rendered: Rendering,
-) -> Result<Applied, Failure> {
-    let applied = match object.spec.manifest() {
-        Some(manifest) => manifests::write(ctx, object, manifest, rendered.wanted()).await?,
-        None => write_secret(ctx, object, &mut rendered).await?,
-    };
-    for missing in &rendered.assembled.missing {
-        ctx.recorder.send(
-            super::context::reference(object.as_ref()),
-            false,
-            "MissingProviderSecret",
-            &format!("secret does not exist at provider using {missing}"),
-        );
-    }
-    Ok(applied)
-}
-
-async fn write_secret(
-    ctx: &Arc<Context>,
-    object: &Arc<ExternalSecret>,
-    rendered: &mut Rendering,
-) -> Result<Applied, Failure> {
-    let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let existing = rendered.existing.take();
-    let wanted = rendered.wanted();
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, existing)
-        .await
-        .map_err(Failure::from)?;
-    remember_target(ctx, object, &target_of(object), &applied).await?;
-    if applied.wrote {
-        outcome::tell_written(ctx, object, &applied);
-    }
-    Ok(applied)
-}
-
-async fn remember_target(
-    ctx: &Arc<Context>,
-    object: &ExternalSecret,
-    target: &ObjectKey,
-    applied: &Applied,
-) -> Result<(), Failure> {
-    match &applied.secret {
-        Some(secret) => ctx.verified(secret, true),
-        None if applied.deleted => ctx.targets().remove(target),
-        None => {}
-    }
-    if object.spec.creation_policy() == CreationPolicy::Owner {
-        let uid = object.uid().unwrap_or_default();
-        let orphans = ctx
-            .targets()
-            .orphans(&target.namespace, &object.name_any(), &uid, &target.name);
-        if !orphans.is_empty() {
-            outcome::delete_orphans(ctx, object, orphans).await?;
-        }
-    }
-    Ok(())
 }

@@ -127,6 +127,15 @@ pub fn conditions(old: &[Condition], ready: &Ready, now: Timestamp) -> Option<Ve
     Some(all)
 }
 
+/// Whether a success at this time writes `refreshTime` whatever else it says.
+#[must_use]
+pub fn beats(old: &ExternalSecretStatus, at: Timestamp) -> bool {
+    old.refresh_time.as_ref().is_none_or(|last| {
+        let age = at.duration_since(last.0);
+        age.is_negative() || age.unsigned_abs() >= HEARTBEAT
+    })
+}
+
 /// The merge patch of an ExternalSecret's status; `None` if it is not worth a write.
 #[must_use]
 pub fn patch(
@@ -143,11 +152,7 @@ pub fn patch(
         let binding = synced.binding.clone().map(|name| LocalName { name });
         let changed = old.synced_resource_version.as_deref() != Some(&synced.version)
             || (binding.is_some() && old.binding != binding);
-        let beat = old.refresh_time.as_ref().is_none_or(|last| {
-            let age = synced.at.duration_since(last.0);
-            age.is_negative() || age.unsigned_abs() >= HEARTBEAT
-        });
-        if !status.is_empty() || changed || beat {
+        if !status.is_empty() || changed || beats(old, synced.at) {
             status.insert("refreshTime".into(), json!(Time(whole_seconds(synced.at))));
             status.insert("syncedResourceVersion".into(), json!(synced.version));
             if let Some(binding) = binding {

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use kube::api::ObjectMeta;
 
 use super::index::{ObjectKey, is_newer};
+use crate::target::hash::Print;
 use crate::target::names;
 
 /// One managed Secret, as the metadata watch shows it.
@@ -44,6 +45,7 @@ pub enum State {
 struct Verified {
     resource_version: Box<str>,
     intact: bool,
+    made_of: Option<Print>,
 }
 
 /// All managed Secrets.
@@ -102,6 +104,7 @@ impl Targets {
         let verified = Verified {
             resource_version: seen.resource_version.clone(),
             intact,
+            made_of: None,
         };
         self.verified.insert(key.clone(), verified);
         // The watch may have shown already what somebody did to it since.
@@ -127,6 +130,22 @@ impl Targets {
             }
             _ => State::Unknown,
         }
+    }
+
+    /// Takes note of what a Secret was made of that holds just that.
+    pub fn made_of(&mut self, key: &ObjectKey, metadata: &ObjectMeta, print: Print) {
+        if let Some(verified) = self.verified.get_mut(key)
+            && Some(&*verified.resource_version) == metadata.resource_version.as_deref()
+        {
+            verified.made_of = Some(print);
+        }
+    }
+
+    /// Whether a Secret holds just what is made of this, and nobody touched it since.
+    #[must_use]
+    pub fn holds(&self, key: &ObjectKey, print: &Print) -> bool {
+        let made_of = self.verified.get(key).and_then(|verified| verified.made_of);
+        made_of.as_ref() == Some(print) && self.state(key) == State::Intact
     }
 
     /// Secrets that this owner once created under another name: controlled by its UID, so that a copy
@@ -223,6 +242,26 @@ mod tests {
         assert_eq!(targets.state(&key), State::Unknown);
         targets.verify(&key, &metadata("10"), true);
         assert_eq!(targets.state(&key), State::Intact);
+    }
+
+    #[test]
+    fn what_a_secret_was_made_of_is_forgotten_as_soon_as_anybody_touches_it() {
+        let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
+        let (now, other) = ([1; 16], [2; 16]);
+        targets.verify(&key, &metadata("5"), true);
+        assert!(!targets.holds(&key, &now));
+        targets.made_of(&key, &metadata("4"), now);
+        assert!(!targets.holds(&key, &now));
+        targets.made_of(&key, &metadata("5"), now);
+        assert!(targets.holds(&key, &now) && !targets.holds(&key, &other));
+        targets.observe(&key, &metadata("6"));
+        assert!(!targets.holds(&key, &now));
+        // Looked at since, and found intact: but by somebody who did not compare it with what was read.
+        targets.verify(&key, &metadata("6"), true);
+        assert!(!targets.holds(&key, &now));
+        targets.made_of(&key, &metadata("6"), now);
+        targets.remove(&key);
+        assert!(!targets.holds(&key, &now));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use super::names;
 
 const PREFIX: &str = "hmac-sha256:";
 
+/// See [`DataHasher::print`].
+pub type Print = [u8; 16];
+
 /// Hashes data under the installation's key. A bare hash, as ESO's, can be guessed for weak values by
 /// anybody who may read metadata; a keyed one cannot (promise 8).
 pub struct DataHasher(Zeroizing<Vec<u8>>);
@@ -39,10 +42,23 @@ impl DataHasher {
     /// The keyed hash of names and values, in their order.
     #[must_use]
     pub fn hash<'a>(&self, pairs: impl Iterator<Item = (impl AsRef<str>, &'a [u8])>) -> String {
+        let bytes = self.mac(pairs).unwrap_or_default();
+        bytes.iter().fold(PREFIX.to_string(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// A short form of the keyed hash, to be kept in memory; `None` is like no other.
+    #[must_use]
+    pub fn print<'a>(&self, pairs: impl Iterator<Item = (impl AsRef<str>, &'a [u8])>) -> Option<Print> {
+        self.mac(pairs)?.first_chunk().copied()
+    }
+
+    fn mac<'a>(&self, pairs: impl Iterator<Item = (impl AsRef<str>, &'a [u8])>) -> Option<[u8; 32]> {
         // HMAC takes a key of any length.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
-            return String::new();
-        };
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         for (key, value) in pairs {
             // With lengths, so that no two maps make the same bytes.
             for part in [key.as_ref().as_bytes(), value] {
@@ -50,14 +66,7 @@ impl DataHasher {
                 mac.update(part);
             }
         }
-        mac.finalize()
-            .into_bytes()
-            .iter()
-            .fold(PREFIX.to_string(), |mut text, byte| {
-                // Writing to a String cannot fail.
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
+        Some(mac.finalize().into_bytes().into())
     }
 
     /// Whether the Secret is managed and its data is what the annotation was made of. A hash by ESO

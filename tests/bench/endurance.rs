@@ -25,7 +25,7 @@ const UNRELATED_BYTES: usize = 32 << 10;
 const NEWCOMERS: usize = 50;
 const WINDOW: Duration = Duration::from_secs(180);
 /// Until memory that a burst needed is given back, and refreshes have spread.
-const SETTLE: Duration = Duration::from_secs(20);
+pub const SETTLE: Duration = Duration::from_secs(20);
 
 /// N at 60 s, for three minutes.
 pub async fn steady(rig: &Rig, options: &Options) -> Result<Value> {

@@ -134,15 +134,9 @@ impl Observer {
         .await
     }
 
-    /// The times of all ExternalSecrets that are so.
-    pub fn times(&self, holds: impl Fn(&str) -> bool) -> Vec<Instant> {
-        let sights = self.sights.lock().unwrap();
-        sights
-            .objects
-            .values()
-            .filter(|seen| holds(&seen.text))
-            .map(|seen| seen.at)
-            .collect()
+    /// How many Secrets hold what they must.
+    pub fn holding(&self, holds: impl Fn(&str, &str) -> bool) -> usize {
+        last(&self.sights.lock().unwrap().secrets, &holds).0
     }
 
     async fn wait(

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use keyferry_testbed::{Mode, Proxy, wait_for};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -84,6 +84,44 @@ fn a_reboot_with_a_sealed_vault_harms_nothing_and_the_store_is_ready_within_two_
         // Data that changed during the outage arrives as well.
         scene.vault.put("app/7", json!({"value": "new"})).await?;
         scene.wait_value("app-7", "value", "new").await
+    });
+}
+
+#[test]
+fn of_many_objects_as_many_are_told_of_an_outage_as_the_budget_lets_and_all_are_told_of_its_end() {
+    play(async {
+        let scene = Scene::new("budget").await?;
+        scene.many("app", 250, "2s").await?;
+        scene.wait_synced(250).await?;
+        scene.vault.restart_sealed().await?;
+        scene.wait_store("False", "VaultSealed").await?;
+        let unconfirmed = async || {
+            let objects = scene.list("externalsecrets").await?;
+            let told = objects.iter().filter(|object| {
+                let message = object["status"]["conditions"][0]["message"]
+                    .as_str()
+                    .unwrap_or_default();
+                message.contains("could not be confirmed")
+            });
+            Ok::<_, anyhow::Error>(told.count())
+        };
+        wait_for("a first hundred that are told", SOON, || async {
+            Ok((unconfirmed().await? >= 100).then_some(()))
+        })
+        .await?;
+        let (first, since) = (unconfirmed().await?, Instant::now());
+        sleep(Duration::from_secs(5)).await;
+        let second = unconfirmed().await?;
+        let budget = first + 10 + (since.elapsed().as_secs_f64() * 10.0) as usize;
+        ensure!(
+            second > first && second <= budget,
+            "{first}, then {second} of at most {budget}"
+        );
+        scene.vault.unseal_now().await?;
+        wait_for("all confirmed", SOON, || async {
+            Ok((unconfirmed().await? == 0).then_some(()))
+        })
+        .await
     });
 }
 

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use keyferry_testbed::wait_for;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::flaps::Flaps;
-use crate::scene::{Scene, one, play};
+use crate::scene::{SOON, Scene, one, play};
 
 const LOGIN: &str = "auth/kubernetes/login";
 const RENEWAL: &str = "auth/token/renew-self";
@@ -193,5 +194,56 @@ fn renewals_and_not_logins_keep_a_token_alive_and_in_an_hour_there_are_two_at_mo
         );
         ensure!(reads.values().sum::<usize>() >= 9 * 10, "{reads:?}");
         Ok(())
+    });
+}
+
+#[test]
+fn a_refresh_that_changes_nothing_asks_vault_once_and_the_api_server_nothing() {
+    play(async {
+        let scene = Scene::new("nothing").await?;
+        scene
+            .vault
+            .put("app", json!({"user": "me", "password": "one"}))
+            .await?;
+        let data = [one("user", "app", "user"), one("password", "app", "password")];
+        let plain = json!({"refreshInterval": "1s", "data": data});
+        let mut rendered = plain.clone();
+        rendered["target"] = json!({"template": {"data": {
+            "url": "https://{{ .user }}:{{ .password }}@db", "salt": "{{ randAlphaNum 8 }}",
+        }}});
+        scene.external_secret("plain", plain).await?;
+        scene.external_secret("rendered", rendered).await?;
+        scene.wait_synced(2).await?;
+        let reads = async |mark: u64| {
+            let mut requests = scene.vault.requests_since(mark)?;
+            Ok::<_, anyhow::Error>(requests.remove("secret/data/app").unwrap_or(0))
+        };
+        let (vault, cluster) = (scene.vault.audit_mark(), scene.cluster.audit_mark());
+        wait_for("ten refreshes", SOON, || async {
+            Ok((reads(vault).await? >= 10).then_some(()))
+        })
+        .await?;
+        let asked: Vec<String> = scene
+            .cluster
+            .audit_since(cluster)?
+            .iter()
+            .filter(|e| {
+                e.user() == "system:serviceaccount:security:keyferry" && e.object().0 == scene.namespace
+            })
+            .filter(|e| e.verb != "watch")
+            .map(|e| format!("{} {}", e.verb, e.resource()))
+            .collect();
+        ensure!(asked.is_empty(), "the API server was asked: {asked:?}");
+        // What Vault holds arrives all the same, and what somebody does to a target is repaired.
+        scene
+            .vault
+            .put("app", json!({"user": "me", "password": "two"}))
+            .await?;
+        scene.wait_value("plain", "password", "two").await?;
+        scene.wait_value("rendered", "url", "https://me:two@db").await?;
+        let forged = json!({"stringData": {"password": "forged"}}).to_string();
+        let patch = ["patch", "secret", "plain", "-n", &scene.namespace, "-p", &forged];
+        scene.cluster.kubectl(&patch, "").await?;
+        scene.wait_value("plain", "password", "two").await
     });
 }
