@@ -14,7 +14,7 @@ use super::context::{Context, instant_of, reference};
 use super::due;
 use super::index::{Change, ObjectKey};
 use super::queue::Priority;
-use super::reconcile::Next;
+use super::reconcile::{Next, version_of};
 use super::status::{self, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR, Synced};
 use super::targets::Seen;
 use crate::api::external_secret::ExternalSecret;
@@ -180,7 +180,8 @@ fn after_failure(ctx: &Context, key: &ObjectKey) -> Duration {
 
 /// An outage is not a failure of the object (promise 2): one that was synced stays Ready for the grace
 /// past the time it was due, and says since when its value could not be confirmed. The store tells it at once, and of
-/// the objects as many as the budget lets: ten thousand of them must not become twenty thousand writes.
+/// the objects as many as the budget lets, and each that somebody changed or forced: ten thousand of them must not
+/// become twenty thousand writes.
 async fn outage(
     ctx: &Arc<Context>,
     key: &ObjectKey,
@@ -204,7 +205,9 @@ async fn outage(
         let message = format!("secret synced; its value could not be confirmed again: {cause}");
         let ready = Ready::yes(said(object, Outcome::Synced).0, message);
         let mut again = instant_of(grace_ends);
-        if !is_news(ctx, key, object, &ready, None) || ctx.unconfirmed.take() {
+        let status = object.status.as_ref();
+        let asked_for = status.and_then(|s| s.synced_resource_version.as_ref()) != Some(&version_of(object));
+        if asked_for || !is_news(ctx, key, object, &ready, None) || ctx.unconfirmed.take() {
             say(ctx, key, object, &ready).await;
         } else {
             again = again.min(Instant::now() + budget_wait(ctx.queue.depth().parked));

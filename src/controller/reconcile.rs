@@ -289,7 +289,9 @@ fn store_of(read: &Read, namespace: &str) -> StoreKey {
     }
 }
 
-fn version_of(object: &ExternalSecret) -> String {
+/// `syncedResourceVersion` that a sync of the object as it is leaves.
+#[must_use]
+pub fn version_of(object: &ExternalSecret) -> String {
     let metadata = &object.metadata;
     names::synced_resource_version(
         metadata.generation.unwrap_or_default(),

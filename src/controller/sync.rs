@@ -18,7 +18,7 @@ use crate::sync::assemble::Assembled;
 use crate::sync::plan::Plan;
 use crate::sync::shape::Sources;
 use crate::target::apply::{self, Applied};
-use crate::target::hash::Print;
+use crate::target::hash::Fingerprint;
 use crate::target::plan::Outcome;
 
 /// What one sync works with.
@@ -54,9 +54,9 @@ impl Sync<'_> {
     ) -> Result<(Outcome, Option<String>), Failure> {
         let target = target_of(self.object);
         let (mut fetched, sources) = place.left_for(self.fetch(ctx)).await?;
-        let print = self.print(ctx, &fetched.assembled, &sources);
+        let fingerprint = self.fingerprint(ctx, &fetched.assembled, &sources);
         if self.routine {
-            if print.is_some_and(|print| ctx.targets().holds(&target, &print)) {
+            if fingerprint.is_some_and(|fingerprint| ctx.targets().holds(&target, &fingerprint)) {
                 self.tell_missing(ctx, &fetched.assembled);
                 return Ok((Outcome::Synced, None));
             }
@@ -64,8 +64,10 @@ impl Sync<'_> {
         }
         let rendered = templates::render(ctx, self.key, self.object, fetched, sources).await?;
         let applied = self.write(ctx, rendered).await?;
-        if let (Outcome::Synced, Some(secret), Some(print)) = (applied.outcome, &applied.secret, print) {
-            ctx.targets().made_of(&target, &secret.metadata, print);
+        if let (Outcome::Synced, Some(secret), Some(fingerprint)) =
+            (applied.outcome, &applied.secret, fingerprint)
+        {
+            ctx.targets().made_of(&target, &secret.metadata, fingerprint);
         }
         Ok((applied.outcome, applied.binding))
     }
@@ -110,7 +112,7 @@ impl Sync<'_> {
     }
 
     /// Of all that the target is made of, beside what it holds itself.
-    fn print(&self, ctx: &Context, assembled: &Assembled, sources: &Sources) -> Option<Print> {
+    fn fingerprint(&self, ctx: &Context, assembled: &Assembled, sources: &Sources) -> Option<Fingerprint> {
         let uid = self.object.uid().unwrap_or_default();
         let found = assembled.found.to_string();
         let own = [("uid", &uid), ("found", &found)];
@@ -127,7 +129,7 @@ impl Sync<'_> {
                 .chain(content.map(move |(key, value)| (format!("{source:?}/{key}"), value.expose())))
         });
         ctx.hasher()?
-            .print(own.into_iter().chain(version).chain(values).chain(held))
+            .fingerprint(own.into_iter().chain(version).chain(values).chain(held))
     }
 
     async fn write(&self, ctx: &Arc<Context>, mut rendered: Rendering) -> Result<Applied, Failure> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use kube::api::ObjectMeta;
 
 use super::index::{ObjectKey, is_newer};
-use crate::target::hash::Print;
+use crate::target::hash::Fingerprint;
 use crate::target::names;
 
 /// One managed Secret, as the metadata watch shows it.
@@ -45,7 +45,7 @@ pub enum State {
 struct Verified {
     resource_version: Box<str>,
     intact: bool,
-    made_of: Option<Print>,
+    made_of: Option<Fingerprint>,
 }
 
 /// All managed Secrets.
@@ -133,19 +133,19 @@ impl Targets {
     }
 
     /// Takes note of what a Secret was made of that holds just that.
-    pub fn made_of(&mut self, key: &ObjectKey, metadata: &ObjectMeta, print: Print) {
+    pub fn made_of(&mut self, key: &ObjectKey, metadata: &ObjectMeta, fingerprint: Fingerprint) {
         if let Some(verified) = self.verified.get_mut(key)
             && Some(&*verified.resource_version) == metadata.resource_version.as_deref()
         {
-            verified.made_of = Some(print);
+            verified.made_of = Some(fingerprint);
         }
     }
 
     /// Whether a Secret holds just what is made of this, and nobody touched it since.
     #[must_use]
-    pub fn holds(&self, key: &ObjectKey, print: &Print) -> bool {
+    pub fn holds(&self, key: &ObjectKey, fingerprint: &Fingerprint) -> bool {
         let made_of = self.verified.get(key).and_then(|verified| verified.made_of);
-        made_of.as_ref() == Some(print) && self.state(key) == State::Intact
+        made_of.as_ref() == Some(fingerprint) && self.state(key) == State::Intact
     }
 
     /// Secrets that this owner once created under another name: controlled by its UID, so that a copy

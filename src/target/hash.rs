@@ -13,8 +13,8 @@ use super::names;
 
 const PREFIX: &str = "hmac-sha256:";
 
-/// See [`DataHasher::print`].
-pub type Print = [u8; 16];
+/// See [`DataHasher::fingerprint`].
+pub type Fingerprint = [u8; 16];
 
 /// Hashes data under the installation's key. A bare hash, as ESO's, can be guessed for weak values by
 /// anybody who may read metadata; a keyed one cannot (promise 8).
@@ -52,7 +52,10 @@ impl DataHasher {
 
     /// A short form of the keyed hash, to be kept in memory; `None` is like no other.
     #[must_use]
-    pub fn print<'a>(&self, pairs: impl Iterator<Item = (impl AsRef<str>, &'a [u8])>) -> Option<Print> {
+    pub fn fingerprint<'a>(
+        &self,
+        pairs: impl Iterator<Item = (impl AsRef<str>, &'a [u8])>,
+    ) -> Option<Fingerprint> {
         self.mac(pairs)?.first_chunk().copied()
     }
 

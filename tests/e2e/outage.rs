@@ -87,6 +87,11 @@ fn a_reboot_with_a_sealed_vault_harms_nothing_and_the_store_is_ready_within_two_
     });
 }
 
+fn is_unconfirmed(object: &Value) -> bool {
+    let message = object["status"]["conditions"][0]["message"].as_str();
+    message.is_some_and(|message| message.contains("could not be confirmed"))
+}
+
 #[test]
 fn of_many_objects_as_many_are_told_of_an_outage_as_the_budget_lets_and_all_are_told_of_its_end() {
     play(async {
@@ -97,12 +102,7 @@ fn of_many_objects_as_many_are_told_of_an_outage_as_the_budget_lets_and_all_are_
         scene.wait_store("False", "VaultSealed").await?;
         let unconfirmed = async || {
             let objects = scene.list("externalsecrets").await?;
-            let told = objects.iter().filter(|object| {
-                let message = object["status"]["conditions"][0]["message"]
-                    .as_str()
-                    .unwrap_or_default();
-                message.contains("could not be confirmed")
-            });
+            let told = objects.iter().filter(|object| is_unconfirmed(object));
             Ok::<_, anyhow::Error>(told.count())
         };
         wait_for("a first hundred that are told", SOON, || async {
@@ -117,6 +117,17 @@ fn of_many_objects_as_many_are_told_of_an_outage_as_the_budget_lets_and_all_are_
             second > first && second <= budget,
             "{first}, then {second} of at most {budget}"
         );
+        // Somebody waits for the one that is forced.
+        let objects = scene.list("externalsecrets").await?;
+        let quiet = objects.iter().find(|object| !is_unconfirmed(object));
+        let quiet = quiet.and_then(|object| object["metadata"]["name"].as_str());
+        let quiet = quiet.context("all were told")?;
+        scene.force_sync(quiet).await?;
+        wait_for("the one that was forced", Duration::from_secs(3), || async {
+            let object = scene.get("externalsecret", quiet).await?;
+            Ok(is_unconfirmed(&object).then_some(()))
+        })
+        .await?;
         scene.vault.unseal_now().await?;
         wait_for("all confirmed", SOON, || async {
             Ok((unconfirmed().await? == 0).then_some(()))
