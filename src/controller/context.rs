@@ -1,7 +1,6 @@
 //! What the loops share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::budget::Budget;
+use super::computing::Computing;
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
 use super::outcome::{self, Failure};
@@ -89,8 +89,7 @@ pub struct Context {
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
     hasher: OnceLock<DataHasher>,
     places: Arc<Semaphore>,
-    /// What may be computed at once beside the loops: it may take seconds and megabytes.
-    computing: Semaphore,
+    computing: Computing,
 }
 
 /// A place among those that ask the API server. Who waits for Vault leaves it meanwhile: many that share
@@ -165,7 +164,7 @@ impl Context {
             references: References::default(),
             template_sources: TemplateSources::default(),
             delims: parts.delims,
-            computing: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
+            computing: Computing::default(),
             metrics: parts.metrics,
             outage_grace: parts.outage_grace,
             generic_targets: parts.generic_targets,
@@ -186,18 +185,22 @@ impl Context {
         Place::take(&self.places).await
     }
 
-    /// Does what a tenant's template or rewrite asks for, beside the loops. A panic in it is a failure of this
-    /// object alone. How long it took is remembered: an object that costs much is not tried again soon.
+    /// Does what a tenant's template or rewrite asks for, beside the loops, with so many bytes in memory. A panic in it
+    /// is a failure of this object alone. How long it took is remembered: an object that costs much is not tried again
+    /// soon. The object gives its place in the queue to others meanwhile: hundreds may wait here for each other.
     ///
     /// # Errors
     /// If it broke down.
     pub async fn beside<T: Send + 'static>(
         &self,
         key: &ObjectKey,
+        bytes: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        // The semaphore is never closed.
-        let _place = self.computing.acquire().await;
+        let _waiting = self.computing.may_wait(bytes).inspect(|_| {
+            self.queue.step_aside(key);
+        });
+        let _place = self.computing.place(&key.namespace).await;
         let since = Instant::now();
         let done = tokio::task::spawn_blocking(work).await;
         self.charge(key, since.elapsed());
@@ -277,6 +280,7 @@ impl Context {
             ("sessions", self.stores.session_count()),
             ("references", self.references.entries()),
             ("template_sources", self.template_sources.entries()),
+            ("computing", self.computing.entries()),
             ("queue", self.queue.entries()),
             ("store_queue", self.store_queue.entries()),
         ];

@@ -52,7 +52,7 @@ pub async fn read_all(
             Source::Vault(settings) => {
                 let reader = Reader {
                     ctx,
-                    namespace: &key.namespace,
+                    key,
                     asked,
                     settings,
                 };
@@ -63,11 +63,12 @@ pub async fn read_all(
     let reads: Vec<_> = reads.collect();
     let mut size = 0;
     let answers = gather(reads, plan.when_missing, &mut size).await;
-    ctx.charge(
-        key,
-        READ_COST.saturating_mul(u32::try_from(size >> 20).unwrap_or(u32::MAX)),
-    );
+    ctx.charge(key, read_cost(size));
     answers
+}
+
+fn read_cost(bytes: usize) -> Duration {
+    READ_COST.saturating_mul(u32::try_from(bytes >> 20).unwrap_or(u32::MAX))
 }
 
 /// Takes answers in the order of the reads, until one ends all, and counts their bytes.
@@ -113,7 +114,7 @@ pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -
     };
     let reader = Reader {
         ctx,
-        namespace,
+        key,
         asked: Asked { read, store },
         settings,
     };
@@ -134,7 +135,8 @@ pub async fn assembled(
 ) -> Result<Assembled, Failure> {
     let assembled = if is_costly(plan, &answers) {
         let plan = plan.clone();
-        ctx.beside(key, move || assemble(&plan, &answers)).await?
+        let bytes = answers.iter().map(Answer::size).sum();
+        ctx.beside(key, bytes, move || assemble(&plan, &answers)).await?
     } else {
         assemble(plan, &answers)
     };
@@ -210,7 +212,7 @@ impl Asked<'_> {
 /// One read of a Vault, with all that it needs.
 struct Reader<'a> {
     ctx: &'a Context,
-    namespace: &'a str,
+    key: &'a ObjectKey,
     asked: Asked<'a>,
     settings: &'a Settings,
 }
@@ -220,7 +222,15 @@ impl Reader<'_> {
         match &self.asked.read.what {
             What::Value => self.one(Question::Value(self.asked.version()?)).await,
             What::Metadata => self.one(Question::Metadata).await,
-            What::Find(filter) => self.search(filter).await,
+            What::Find(filter) => {
+                let mut taken = 0;
+                let found = self.search(filter, &mut taken).await;
+                if found.is_err() {
+                    // What it gives is charged with all other answers; one that fails was read all the same.
+                    self.ctx.charge(self.key, read_cost(taken));
+                }
+                found
+            }
         }
     }
 
@@ -229,8 +239,9 @@ impl Reader<'_> {
         Ok(self.ask(path, question).await?.0)
     }
 
-    /// Folders are listed and secrets read as they are found, last found first, so that little waits in memory.
-    async fn search(&self, filter: &Filter) -> Result<Answer, Failure> {
+    /// Folders are listed and secrets read as they are found, last found first, so that little waits in memory. Counts
+    /// the bytes that are read.
+    async fn search(&self, filter: &Filter, taken: &mut usize) -> Result<Answer, Failure> {
         if filter.has_tags() && self.settings.kv.version == KvVersion::V1 {
             return Err(self.asked.failed(
                 "cannot perform find by tag operations with kv version v1; remove find.tags, or search a store with \
@@ -261,12 +272,13 @@ impl Reader<'_> {
                     Answer::Many(found) if found.is_empty() && hidden => Err(self.asked.failed(&format!(
                         "nothing that fits may be read from namespace {}: the store's annotation {ANNOTATION} hides the \
                          rest",
-                        self.namespace
+                        &self.key.namespace
                     ))),
                     end => Ok(end),
                 };
             };
             let (answer, part) = answer?;
+            *taken += answer.size();
             hidden |= part;
             let further = search.tell(ask, answer);
             waiting.extend(further.map_err(|error| self.asked.failed(&error.to_string()))?);
@@ -283,7 +295,7 @@ impl Reader<'_> {
         let told = self
             .ctx
             .stores
-            .ask(self.asked.store, self.namespace, path.clone(), question)
+            .ask(self.asked.store, &self.key.namespace, path.clone(), question)
             .await
             .map_err(|error| match error {
                 ReadError::Vault(error @ VaultError::Status { .. }) => {

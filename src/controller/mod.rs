@@ -1,6 +1,7 @@
 //! The loops: watches in, work out. No rule of the other rooms is made here.
 
 pub mod budget;
+pub mod computing;
 pub mod context;
 pub mod due;
 pub mod events;

@@ -8,13 +8,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Keys at once whose work is nearly done.
-const FINISHING_MAX: usize = 16_384;
+/// Keys in work at once that gave their place to others.
+const ASIDE_MAX: usize = 16_384;
 
 /// How soon work must begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ struct Inner<K, W> {
     routine: VecDeque<K>,
     waiting: HashMap<K, (Priority, Instant)>,
     running: HashMap<K, Priority>,
-    finishing: HashSet<K>,
+    aside: HashMap<K, Arc<Notify>>,
     again: HashMap<K, Priority>,
     timers: BTreeSet<(Instant, K)>,
     timer_of: HashMap<K, Instant>,
@@ -75,7 +75,7 @@ impl<K, W> Default for Inner<K, W> {
             routine: VecDeque::new(),
             waiting: HashMap::new(),
             running: HashMap::new(),
-            finishing: HashSet::new(),
+            aside: HashMap::new(),
             again: HashMap::new(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
@@ -163,24 +163,29 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
         }
     }
 
-    /// Gives the place of a key back before its work is done: what remains is small, and others need not wait
-    /// for it. With very many such keys it keeps its place, and must not be long; says which.
-    pub fn finishing(&self, key: &K) -> bool {
+    /// Gives the place of a key back before its work is done: what remains is small, or waits for something else than
+    /// others do. Gives what is notified when urgent work comes for the key meanwhile. With very many such keys it keeps
+    /// its place (`None`), and must not be long.
+    pub fn step_aside(&self, key: &K) -> Option<Arc<Notify>> {
         let mut inner = self.inner();
-        let given = inner.finishing.len() < FINISHING_MAX && inner.running.remove(key).is_some();
-        if given {
-            inner.finishing.insert(key.clone());
+        if inner.aside.len() < ASIDE_MAX && inner.running.remove(key).is_some() {
+            let called = Arc::new(Notify::new());
+            if inner.again.get(key) == Some(&Priority::Urgent) {
+                called.notify_one();
+            }
+            inner.aside.insert(key.clone(), called);
         }
+        let aside = inner.aside.get(key).cloned();
         drop(inner);
         self.changed.notify_one();
-        given
+        aside
     }
 
     /// The work on a key is done.
     pub fn done(&self, key: &K) {
         let mut inner = self.inner();
         inner.running.remove(key);
-        inner.finishing.remove(key);
+        inner.aside.remove(key);
         if let Some(priority) = inner.again.remove(key) {
             inner.push(key, priority);
         }
@@ -201,7 +206,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
         Depth {
             waiting: inner.waiting.len(),
             parked: inner.parked_on.len(),
-            running: inner.running.len() + inner.finishing.len(),
+            running: inner.running.len() + inner.aside.len(),
         }
     }
 }
@@ -212,7 +217,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
             + self.routine.len()
             + self.waiting.len()
             + self.running.len()
-            + self.finishing.len()
+            + self.aside.len()
             + self.again.len()
             + self.timers.len()
             + self.timer_of.len()
@@ -221,7 +226,11 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
     }
 
     fn push(&mut self, key: &K, priority: Priority) {
-        if self.running.contains_key(key) || self.finishing.contains(key) {
+        let called = self.aside.get(key);
+        if self.running.contains_key(key) || called.is_some() {
+            if let Some(called) = called.filter(|_| priority == Priority::Urgent) {
+                called.notify_one();
+            }
             let again = self.again.entry(key.clone()).or_insert(priority);
             *again = priority.max(*again);
             return;
@@ -311,6 +320,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::time::Duration;
 
@@ -377,14 +387,21 @@ mod tests {
         let queue = Q::new(2);
         (1..=3).for_each(|key| queue.push(&key, Priority::Urgent));
         let (first, _second) = (queue.next().await, queue.next().await);
-        queue.finishing(&first.key);
+        let called = queue.step_aside(&first.key).unwrap();
         assert_eq!(queue.next().await.key, 3);
+        queue.push(&first.key, Priority::Routine);
+        let heard = tokio::time::timeout(Duration::from_secs(1), called.notified()).await;
+        assert!(heard.is_err(), "routine work calls nobody");
         queue.push(&first.key, Priority::Urgent);
+        called.notified().await;
         let waiting = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
         assert!(waiting.is_err());
         queue.done(&3);
         queue.done(&first.key);
-        assert_eq!(queue.next().await.key, first.key);
+        let again = queue.next().await;
+        assert_eq!(again.key, first.key);
+        queue.push(&again.key, Priority::Urgent);
+        queue.step_aside(&again.key).unwrap().notified().await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::context::{Context, instant_of};
@@ -126,8 +127,8 @@ async fn reconcile(
     key: &ObjectKey,
     object: &Arc<ExternalSecret>,
 ) -> Result<Step, Failure> {
-    let mut place = ctx.place().await;
     if object.metadata.deletion_timestamp.is_some() {
+        let _place = ctx.place().await;
         // Owned targets go by garbage collection. ESO's finalizer must not keep the object for ever.
         apply::remove_finalizer(&ctx.client, &ctx.fence, object)
             .await
@@ -148,6 +149,7 @@ async fn reconcile(
         .unwrap_or_default();
     let version = version_of(object);
     ctx.template_sources.follow(ctx, key, object.spec.template());
+    let mut place = ctx.place().await;
     let target = target_state(ctx, object).await?;
     let memory = ctx.memory(key);
     let known = Circumstances {
@@ -230,7 +232,7 @@ async fn planned(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecre
         plan(&object.spec, &key.namespace)
     } else {
         let (object, namespace) = (object.clone(), key.namespace.clone());
-        ctx.beside(key, move || plan(&object.spec, &namespace)).await?
+        ctx.beside(key, 0, move || plan(&object.spec, &namespace)).await?
     };
     planned.map_err(|refusal| Failure::refused(refusal.to_string()))
 }
@@ -243,11 +245,18 @@ async fn finish(
     done: &Done,
 ) -> Result<Next, Failure> {
     let news = outcome::is_news(ctx, key, object, &done.ready, Some(&done.synced));
-    let turn = if news {
-        let patient = ctx.queue.finishing(key);
-        ctx.turns.status(patient).await
-    } else {
-        None
+    let turn = match news.then(|| ctx.queue.step_aside(key)) {
+        None => None,
+        Some(None) => ctx.turns.status(false).await,
+        Some(Some(called)) => tokio::select! {
+            biased;
+            turn = ctx.turns.status(true) => turn,
+            // Whoever changes the object, or its target, does not wait for the status of what was before.
+            () = superseded(ctx, key, done, &called) => {
+                ctx.remember(key, |memory| memory.overdue_since = Some(done.synced.at));
+                return Ok(Next::Nothing);
+            }
+        },
     };
     Box::pin(outcome::write_status(
         ctx,
@@ -276,6 +285,26 @@ async fn finish(
         Need::Sync(_) => Next::At(Instant::now()),
         Need::Nothing => Next::Nothing,
     })
+}
+
+/// Waits for work on the object that makes another sync, and so another status, of it.
+async fn superseded(ctx: &Context, key: &ObjectKey, done: &Done, called: &Notify) {
+    loop {
+        called.notified().await;
+        let Some(current) = ctx.index().get(key) else {
+            return;
+        };
+        if version_of(&current) != done.synced.version {
+            return;
+        }
+        let news = ctx.memory(key).store_changed || ctx.template_sources.is_changed(key);
+        // The watch may have shown our own write before it was answered: that is no other's hand.
+        let touched = ctx.targets().state(&target_of(&current)) != State::Intact;
+        // A window would keep back a sync that nobody asked for, and nobody would write the status.
+        if (news || touched) && done.windows.is_none() {
+            return;
+        }
+    }
 }
 
 /// The store that a read of this namespace means.

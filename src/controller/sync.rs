@@ -62,7 +62,13 @@ impl Sync<'_> {
             }
             fetched.existing = self.existing(ctx).await?;
         }
-        let rendered = templates::render(ctx, self.key, self.object, fetched, sources).await?;
+        let templated = self.object.spec.template().is_some();
+        let rendering = templates::render(ctx, self.key, self.object, fetched, sources);
+        let rendered = match templated {
+            // It may take seconds, and wait for others of its namespace.
+            true => place.left_for(rendering).await?,
+            false => rendering.await?,
+        };
         let applied = self.write(ctx, rendered).await?;
         if let (Outcome::Synced, Some(secret), Some(fingerprint)) =
             (applied.outcome, &applied.secret, fingerprint)

@@ -280,12 +280,22 @@ pub async fn render(
         return Ok(rendering);
     }
     let (shared, object) = (ctx.clone(), object.clone());
+    let values = rendering
+        .assembled
+        .data
+        .values()
+        .map(|value| value.expose().len());
+    let held = rendering
+        .existing
+        .iter()
+        .flat_map(|secret| secret.data.iter().flatten());
+    let bytes = values.sum::<usize>() + held.map(|(_, value)| value.0.len()).sum::<usize>();
     let done = move || {
         let shaped = shape(&shared, &object, &rendering, &sources)?;
         rendering.shaped = shaped;
         Ok(rendering)
     };
-    ctx.beside(key, done)
+    ctx.beside(key, bytes, done)
         .await?
         .map_err(|error: ShapeError| failure(&error))
 }

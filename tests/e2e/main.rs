@@ -9,6 +9,7 @@ mod availability;
 mod canaries;
 mod chart;
 mod cluster;
+mod crowds;
 mod deputies;
 mod examples;
 mod failures;
