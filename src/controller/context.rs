@@ -335,3 +335,42 @@ pub fn instant_of(time: Timestamp) -> Instant {
 pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     object.object_ref(&())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::store::credentials::ClusterCredentials;
+
+    /// A context whose API server answers everything with this status and an empty object.
+    pub fn context(status: u16) -> Arc<Context> {
+        let answer = move |_: Request<Body>| async move {
+            let response = Response::builder().status(status);
+            Ok::<_, Infallible>(response.body(Body::from(b"{}".to_vec())).unwrap())
+        };
+        let client = Client::new(tower::service_fn(answer), "n");
+        let metrics = Arc::new(Metrics::default());
+        let credentials = Arc::new(ClusterCredentials::new(client.clone(), "token".into()));
+        let (stores, _) = Stores::new(String::new(), 1, credentials, metrics.clone());
+        Arc::new(Context::new(Parts {
+            client,
+            stores,
+            fence: Fence::new(),
+            metrics,
+            places: 1,
+            delims: Delims {
+                left: String::new(),
+                right: String::new(),
+            },
+            outage_grace: Duration::from_secs(600),
+            generic_targets: false,
+            store_requeue: Duration::from_secs(300),
+            whole_cluster: true,
+        }))
+    }
+}

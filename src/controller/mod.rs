@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use kube::Client;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch as tokio_watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -271,7 +272,7 @@ async fn dispatch<K, W, F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let mut running: JoinSet<()> = JoinSet::new();
-    // Keys come back over a channel, so that also the key of work that panicked comes back.
+    // Keys come back over a channel, so that also the key of work that panicked or was given up comes back.
     let (done, mut finished) = tokio::sync::mpsc::unbounded_channel::<(K, bool)>();
     loop {
         tokio::select! {
@@ -286,19 +287,37 @@ async fn dispatch<K, W, F>(
                 while running.try_join_next().is_some() {}
             }
             work = queue.next() => {
-                let (done, key) = (done.clone(), work.key.clone());
+                let back = Back {
+                    key: work.key.clone(),
+                    panicked: false,
+                    done: done.clone(),
+                };
                 let handled = AssertUnwindSafe(handle(work)).catch_unwind();
                 running.spawn(async move {
-                    let panicked = handled.await.is_err();
-                    let _ = done.send((key, panicked));
+                    let mut back = back;
+                    back.panicked = handled.await.is_err();
                 });
             }
         }
     }
     let _ = timeout(DRAIN, async { while running.join_next().await.is_some() {} }).await;
-    running.abort_all();
+    running.shutdown().await;
     while let Ok((key, _)) = finished.try_recv() {
         queue.done(&key);
+    }
+}
+
+/// Gives the key of a piece of work back when it ends, in whatever way. A key that never came back would never be worked
+/// on again when this replica leads again.
+struct Back<K: Clone> {
+    key: K,
+    panicked: bool,
+    done: UnboundedSender<(K, bool)>,
+}
+
+impl<K: Clone> Drop for Back<K> {
+    fn drop(&mut self) {
+        let _ = self.done.send((self.key.clone(), self.panicked));
     }
 }
 
@@ -343,6 +362,35 @@ mod tests {
         wanted.sort_unstable();
         assert_eq!(seen, wanted);
         assert!(metrics.text().contains("keyferry_panics_total 1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_given_up_at_the_end_of_a_term_is_done_in_the_next() {
+        let queue: Queue<u32, ()> = Queue::new(4);
+        for key in 1..=2 {
+            queue.push(&key, Priority::Urgent);
+        }
+        let (over, ended) = tokio_watch::channel(false);
+        let metrics = Metrics::default();
+        let handle = |work: Work<u32>| {
+            if work.key == 2 {
+                queue.step_aside(&work.key);
+            }
+            std::future::pending()
+        };
+        let (term, ()) = tokio::join!(
+            timeout(2 * DRAIN, dispatch(&queue, &metrics, ended, handle)),
+            async {
+                sleep(Duration::from_secs(1)).await;
+                over.send_replace(true);
+            }
+        );
+        assert!(term.is_ok());
+        for key in 1..=2 {
+            queue.push(&key, Priority::Routine);
+            let again = timeout(Duration::from_secs(1), queue.next()).await;
+            assert_eq!(again.map(|work| work.key), Ok(key));
+        }
     }
 
     #[tokio::test]

@@ -26,6 +26,9 @@ use crate::target::plan::Outcome;
 
 /// An object that only a change can cure is looked at again this often all the same.
 const CALM: Duration = Duration::from_secs(600);
+/// The lease may be renewed late: then the fence was closed for a moment, and this replica leads as if nothing had been.
+/// If another leads, nobody asks when this is due.
+const FENCED: Duration = Duration::from_secs(1);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a try brought nothing.
@@ -139,7 +142,7 @@ pub async fn fail(
     failure: Failure,
 ) -> Next {
     match failure {
-        Failure::NotLeading => Next::Nothing,
+        Failure::NotLeading => Next::At(Instant::now() + FENCED),
         Failure::StorePending(store) => Next::Parked(store, None),
         Failure::Outage { store, url, down } => outage(ctx, key, object, store, &url, down).await,
         Failure::Store { store, message } => {
@@ -438,4 +441,22 @@ pub fn tell_malformed(ctx: &Arc<Context>, key: ObjectKey, invalid: &InvalidObjec
             let _ = tokio::time::timeout(STATUS_TIMEOUT, call).await;
         }
     });
+}
+
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::controller::context::tests::context;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_met_a_fence_that_was_closed_for_a_moment_is_tried_again() {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret", "metadata": {"name": "a"}, "spec": {},
+        }));
+        let object: Arc<ExternalSecret> = Arc::new(object.unwrap_or_else(|error| panic!("{error}")));
+        let key = ObjectKey::new("n", "a");
+        let next = fail(&context(200), &key, &object, Failure::NotLeading).await;
+        assert_eq!(next, Next::At(Instant::now() + FENCED));
+    }
 }

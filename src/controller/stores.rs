@@ -27,6 +27,8 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(15);
 const NOT_READY_REQUEUE: Duration = Duration::from_secs(30);
 /// One for which the API server did not give what it needs is looked at again this often.
 const UNPROVEN_REQUEUE: Duration = Duration::from_secs(5);
+/// One whose status could not be written is looked at again this often.
+const UNTOLD_REQUEUE: Duration = Duration::from_secs(2);
 const CAPABILITIES: &str = "ReadWrite";
 
 /// A store as the API server shows it.
@@ -166,8 +168,9 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     } else if news {
         ctx.queue.wake(key);
     }
-    write_status(ctx, key, &known, &ready).await;
+    let told = write_status(ctx, key, &known, &ready).await;
     let pause = match verdict {
+        _ if !told => UNTOLD_REQUEUE.min(known.requeue),
         Verdict::Unproven(_) => UNPROVEN_REQUEUE.min(known.requeue),
         Verdict::NotReady { .. } => NOT_READY_REQUEUE.min(known.requeue),
         Verdict::Ready | Verdict::Outage { .. } => known.requeue,
@@ -230,7 +233,8 @@ fn is_news(old: &StoreStatus, ready: &Ready) -> bool {
     status::conditions(&old.conditions, ready, Timestamp::now()).is_some()
 }
 
-async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, ready: &Ready) {
+/// Says whether the status is as it must be.
+async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, ready: &Ready) -> bool {
     let mut patch = serde_json::Map::new();
     if let Some(conditions) = status::conditions(&known.status.conditions, ready, Timestamp::now()) {
         patch.insert("conditions".into(), json!(conditions));
@@ -238,8 +242,11 @@ async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, re
     if known.status.capabilities.as_deref() != Some(CAPABILITIES) {
         patch.insert("capabilities".into(), json!(CAPABILITIES));
     }
-    if patch.is_empty() || !ctx.fence.is_open() {
-        return;
+    if patch.is_empty() {
+        return true;
+    }
+    if !ctx.fence.is_open() {
+        return false;
     }
     let flipped = changed_state(&known.status, ready);
     let patch = json!({ "status": patch });
@@ -265,10 +272,10 @@ async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, re
         }
         Err(error) => {
             tracing::warn!(store = %key, error, "status of the store not written; tried again");
-            ctx.store_queue
-                .push_at(key, Instant::now() + Duration::from_secs(2));
+            return false;
         }
     }
+    true
 }
 
 async fn patch_status<K>(api: Api<K>, key: &StoreKey, patch: &serde_json::Value) -> Result<K, String>
@@ -308,5 +315,38 @@ fn metrics_kind(key: &StoreKey) -> Kind {
     match key.kind {
         StoreKind::SecretStore => Kind::SecretStore,
         StoreKind::ClusterSecretStore => Kind::ClusterSecretStore,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::context::tests::context;
+
+    #[tokio::test]
+    async fn a_status_that_could_not_be_written_is_written_again_soon() {
+        let key = StoreKey {
+            kind: StoreKind::ClusterSecretStore,
+            namespace: None,
+            name: "store".into(),
+        };
+        let known = KnownStore {
+            status: StoreStatus::default(),
+            reference: ObjectReference::default(),
+            requeue: Duration::from_secs(300),
+        };
+        let told = async |known: &KnownStore, status: u16, leads: bool| {
+            let ctx = context(status);
+            if leads {
+                ctx.fence.open_for_ever();
+            }
+            write_status(&ctx, &key, known, &Ready::yes("Valid", "store validated")).await
+        };
+        assert!(!told(&known, 500, true).await && !told(&known, 200, false).await);
+        let conditions = status::conditions(&[], &Ready::yes("Valid", "store validated"), Timestamp::now());
+        let mut told_before = known.clone();
+        told_before.status.conditions = conditions.unwrap_or_default();
+        told_before.status.capabilities = Some(CAPABILITIES.into());
+        assert!(told(&told_before, 500, true).await);
     }
 }
