@@ -301,12 +301,12 @@ impl Context {
         let _ = self.hasher.set(hasher);
     }
 
-    /// Takes note of a managed Secret that was looked at or written.
-    pub fn verified(&self, secret: &Secret, intact: bool) {
+    /// Takes note of a managed Secret that was looked at or written, by a request that began then.
+    pub fn verified(&self, secret: &Secret, intact: bool, since: Instant) {
         let metadata = &secret.metadata;
         if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
             self.targets()
-                .verify(&ObjectKey::new(namespace, name), metadata, intact);
+                .verify(&ObjectKey::new(namespace, name), metadata, intact, since);
         }
     }
 

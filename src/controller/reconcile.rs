@@ -342,6 +342,7 @@ async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, F
     if state != State::Unknown {
         return Ok(state);
     }
+    let since = Instant::now();
     let secret = apply::get::<Secret>(&ctx.client, &target.namespace, &target.name)
         .await
         .map_err(Failure::from)?;
@@ -350,7 +351,7 @@ async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, F
         return Ok(State::Absent);
     };
     let intact = ctx.hasher().is_some_and(|hasher| hasher.intact(&secret));
-    ctx.verified(&secret, intact);
+    ctx.verified(&secret, intact, since);
     Ok(if intact { State::Intact } else { State::Harmed })
 }
 

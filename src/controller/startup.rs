@@ -7,7 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta, PostParams};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Settings;
 use super::context::Context;
@@ -116,12 +116,13 @@ async fn scan(ctx: &Context, settings: &Settings) -> Result<(), String> {
             .labels(&format!("{}=true", names::LABEL_MANAGED))
             .limit(PAGE);
         loop {
+            let since = Instant::now();
             let page = timeout(TIMEOUT, api.list(&params))
                 .await
                 .map_err(|_| "the list of managed Secrets took too long".to_string())?
                 .map_err(|e| format!("cannot list managed Secrets: {}", apply::describe(&e)))?;
             for secret in &page.items {
-                ctx.verified(secret, hasher.intact(secret));
+                ctx.verified(secret, hasher.intact(secret), since);
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),

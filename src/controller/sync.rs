@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
 use super::context::{Context, Place, reference};
 use super::fetch::{self, read_all};
@@ -52,7 +53,7 @@ impl Sync<'_> {
         ctx: &Arc<Context>,
         place: &mut Place,
     ) -> Result<(Outcome, Option<String>), Failure> {
-        let target = target_of(self.object);
+        let (target, since) = (target_of(self.object), Instant::now());
         let (mut fetched, sources) = place.left_for(self.fetch(ctx)).await?;
         let fingerprint = self.fingerprint(ctx, &fetched.assembled, &sources);
         if self.routine {
@@ -69,7 +70,7 @@ impl Sync<'_> {
             true => place.left_for(rendering).await?,
             false => rendering.await?,
         };
-        let applied = self.write(ctx, rendered).await?;
+        let applied = self.write(ctx, rendered, since).await?;
         if let (Outcome::Synced, Some(secret), Some(fingerprint)) =
             (applied.outcome, &applied.secret, fingerprint)
         {
@@ -138,10 +139,15 @@ impl Sync<'_> {
             .fingerprint(own.into_iter().chain(version).chain(values).chain(held))
     }
 
-    async fn write(&self, ctx: &Arc<Context>, mut rendered: Rendering) -> Result<Applied, Failure> {
+    async fn write(
+        &self,
+        ctx: &Arc<Context>,
+        mut rendered: Rendering,
+        since: Instant,
+    ) -> Result<Applied, Failure> {
         let applied = match self.object.spec.manifest() {
             Some(manifest) => manifests::write(ctx, self.object, manifest, rendered.wanted()).await?,
-            None => write_secret(ctx, self.object, &mut rendered).await?,
+            None => write_secret(ctx, self.object, &mut rendered, since).await?,
         };
         self.tell_missing(ctx, &rendered.assembled);
         Ok(applied)
@@ -163,6 +169,7 @@ async fn write_secret(
     ctx: &Arc<Context>,
     object: &Arc<ExternalSecret>,
     rendered: &mut Rendering,
+    since: Instant,
 ) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
     let existing = rendered.existing.take();
@@ -170,7 +177,7 @@ async fn write_secret(
     let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, existing)
         .await
         .map_err(Failure::from)?;
-    remember_target(ctx, object, &target_of(object), &applied).await?;
+    remember_target(ctx, object, &target_of(object), &applied, since).await?;
     if applied.wrote {
         outcome::tell_written(ctx, object, &applied);
     }
@@ -182,9 +189,10 @@ async fn remember_target(
     object: &ExternalSecret,
     target: &ObjectKey,
     applied: &Applied,
+    since: Instant,
 ) -> Result<(), Failure> {
     match &applied.secret {
-        Some(secret) => ctx.verified(secret, true),
+        Some(secret) => ctx.verified(secret, true, since),
         None if applied.deleted => ctx.targets().remove(target),
         None => {}
     }

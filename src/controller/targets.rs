@@ -2,12 +2,19 @@
 //! resourceVersion of them was looked at last, and whether it was intact.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use kube::api::ObjectMeta;
+use tokio::time::Instant;
 
 use super::index::{ObjectKey, is_newer};
 use crate::target::hash::Fingerprint;
 use crate::target::names;
+
+/// The longest that an answer about a Secret may be under way: all rounds of a write.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+/// Removals that are remembered are looked through for old ones whenever there are this many more.
+const REMOVALS: usize = 1024;
 
 /// One managed Secret, as the metadata watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +62,8 @@ pub struct Targets {
     /// By UID, those that an owner of another name controls.
     by_other: HashMap<Box<str>, BTreeSet<ObjectKey>>,
     verified: HashMap<ObjectKey, Verified>,
+    /// When the watch showed that a Secret is gone; kept while an older answer about it may still come.
+    removed: HashMap<ObjectKey, Instant>,
 }
 
 impl Targets {
@@ -94,12 +103,18 @@ impl Targets {
 
     /// Takes note that a Secret is gone, or lost our label.
     pub fn remove(&mut self, key: &ObjectKey) {
+        let now = Instant::now();
+        if self.removed.len() % REMOVALS == REMOVALS - 1 {
+            self.removed
+                .retain(|_, at| now.saturating_duration_since(*at) < UNDER_WAY);
+        }
+        self.removed.insert(key.clone(), now);
         self.take(key);
         self.verified.remove(key);
     }
 
-    /// Takes note of a Secret whose data was looked at, or written by us.
-    pub fn verify(&mut self, key: &ObjectKey, metadata: &ObjectMeta, intact: bool) {
+    /// Takes note of a Secret whose data was looked at, or written by us, by a request that began then.
+    pub fn verify(&mut self, key: &ObjectKey, metadata: &ObjectMeta, intact: bool, since: Instant) {
         let seen = Seen::of(key, metadata);
         let verified = Verified {
             resource_version: seen.resource_version.clone(),
@@ -109,6 +124,10 @@ impl Targets {
         self.verified.insert(key.clone(), verified);
         // The watch may have shown already what somebody did to it since.
         let known = self.seen.get(key).filter(|known| known.uid == seen.uid);
+        // It may even have shown its end: then it is there only when the watch shows it again.
+        if known.is_none() && self.removed.get(key).is_some_and(|at| *at >= since) {
+            return;
+        }
         if !known.is_some_and(|known| is_newer(Some(&known.resource_version), Some(&seen.resource_version))) {
             self.insert(key, seen);
         }
@@ -175,7 +194,7 @@ impl Targets {
             .collect()
     }
 
-    /// How many entries there are.
+    /// How many entries there are, beside removals, of which there are few.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.seen.len() + self.by_other.len() + self.verified.len()
@@ -227,7 +246,7 @@ mod tests {
     #[test]
     fn our_own_write_is_not_somebody_elses_hand() {
         let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
-        targets.verify(&key, &metadata("5"), true);
+        targets.verify(&key, &metadata("5"), true, Instant::now());
         assert!(!targets.observe(&key, &metadata("5")));
         assert_eq!(targets.state(&key), State::Intact);
         assert!(targets.observe(&key, &metadata("6")));
@@ -238,9 +257,9 @@ mod tests {
     fn what_the_watch_showed_before_our_own_write_was_answered_is_looked_at() {
         let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
         assert!(targets.observe(&key, &metadata("10")));
-        targets.verify(&key, &metadata("9"), true);
+        targets.verify(&key, &metadata("9"), true, Instant::now());
         assert_eq!(targets.state(&key), State::Unknown);
-        targets.verify(&key, &metadata("10"), true);
+        targets.verify(&key, &metadata("10"), true, Instant::now());
         assert_eq!(targets.state(&key), State::Intact);
     }
 
@@ -248,7 +267,7 @@ mod tests {
     fn what_a_secret_was_made_of_is_forgotten_as_soon_as_anybody_touches_it() {
         let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
         let (now, other) = ([1; 16], [2; 16]);
-        targets.verify(&key, &metadata("5"), true);
+        targets.verify(&key, &metadata("5"), true, Instant::now());
         assert!(!targets.holds(&key, &now));
         targets.made_of(&key, &metadata("4"), now);
         assert!(!targets.holds(&key, &now));
@@ -257,17 +276,45 @@ mod tests {
         targets.observe(&key, &metadata("6"));
         assert!(!targets.holds(&key, &now));
         // Looked at since, and found intact: but by somebody who did not compare it with what was read.
-        targets.verify(&key, &metadata("6"), true);
+        targets.verify(&key, &metadata("6"), true, Instant::now());
         assert!(!targets.holds(&key, &now));
         targets.made_of(&key, &metadata("6"), now);
         targets.remove(&key);
         assert!(!targets.holds(&key, &now));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_after_the_end_of_its_secret_does_not_bring_it_back() {
+        let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
+        let asked = Instant::now();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        targets.observe(&key, &metadata("5"));
+        targets.remove(&key);
+        targets.verify(&key, &metadata("5"), true, asked);
+        assert_eq!(targets.state(&key), State::Absent);
+        // One that was written since is there, by the answer or by the watch.
+        targets.observe(&key, &metadata("5"));
+        assert_eq!(targets.state(&key), State::Intact);
+        targets.remove(&key);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        targets.verify(&key, &metadata("7"), true, Instant::now());
+        assert_eq!(targets.state(&key), State::Intact);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn removals_are_not_remembered_for_ever() {
+        let mut targets = Targets::default();
+        for i in 0..4 * REMOVALS {
+            tokio::time::advance(UNDER_WAY / 100).await;
+            targets.remove(&ObjectKey::new("db", &i.to_string()));
+        }
+        assert!(targets.removed.len() <= REMOVALS, "{}", targets.removed.len());
+    }
+
     #[test]
     fn a_secret_that_is_gone_is_absent() {
         let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
-        targets.verify(&key, &metadata("5"), true);
+        targets.verify(&key, &metadata("5"), true, Instant::now());
         targets.remove(&key);
         assert_eq!(targets.state(&key), State::Absent);
         assert_eq!(targets.entries(), 0);

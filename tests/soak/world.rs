@@ -121,6 +121,10 @@ impl World {
     pub fn change(&mut self, id: &Id, spec: Spec, now: Tick) {
         let fails = spec.may_fail_since(&self.vault, now);
         if let Some(external) = self.externals.get_mut(id) {
+            // What is applied again as it is triggers nothing.
+            if external.spec() == Some(&spec) {
+                return;
+            }
             external.specs.push((now, spec));
             external.trigger = now;
             external.settled &= !fails;
@@ -342,6 +346,17 @@ mod tests {
             "too old for the trigger"
         );
         assert_eq!(expected(&hourly, true), holds("2"));
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_triggers_nothing() {
+        let hourly = spec(Creation::Owner, Refresh::Hourly);
+        let mut world = world(hourly.clone(), Before::Nothing);
+        let before = expected(&world, false);
+        world.change(&id(), hourly, 30);
+        assert_eq!(expected(&world, false), before);
+        world.change(&id(), spec(Creation::Owner, Refresh::OnChange), 40);
+        assert_eq!(expected(&world, false), Expected::ReadSince(40));
     }
 
     #[test]
