@@ -347,11 +347,12 @@ pub(super) mod tests {
     use super::*;
     use crate::store::credentials::ClusterCredentials;
 
-    /// A context whose API server answers everything with this status and an empty object.
+    /// A context whose API server answers everything with this status.
     pub fn context(status: u16) -> Arc<Context> {
         let answer = move |_: Request<Body>| async move {
             let response = Response::builder().status(status);
-            Ok::<_, Infallible>(response.body(Body::from(b"{}".to_vec())).unwrap())
+            let body = format!("{{\"code\": {status}}}");
+            Ok::<_, Infallible>(response.body(Body::from(body.into_bytes())).unwrap())
         };
         let client = Client::new(tower::service_fn(answer), "n");
         let metrics = Arc::new(Metrics::default());

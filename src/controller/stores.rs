@@ -255,14 +255,15 @@ async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, re
         (StoreKind::SecretStore, Some(namespace)) => {
             patch_status(Api::<SecretStore>::namespaced(client, namespace), key, &patch)
                 .await
-                .map(|s| s.status)
+                .map(|store| store.map(|s| s.status))
         }
         _ => patch_status(Api::<ClusterSecretStore>::all(client), key, &patch)
             .await
-            .map(|s| s.status),
+            .map(|store| store.map(|s| s.status)),
     };
     match written {
-        Ok(status) => {
+        Ok(None) => {}
+        Ok(Some(status)) => {
             if let Some(known) = ctx.known_stores().get_mut(key) {
                 known.status = status.unwrap_or_default();
             }
@@ -278,14 +279,17 @@ async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, re
     true
 }
 
-async fn patch_status<K>(api: Api<K>, key: &StoreKey, patch: &serde_json::Value) -> Result<K, String>
+/// `None` if the store is gone, or its namespace: there is nothing left to tell.
+async fn patch_status<K>(api: Api<K>, key: &StoreKey, patch: &serde_json::Value) -> Result<Option<K>, String>
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
     let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
     let call = api.patch_status(&key.name, &params, &patch);
     match tokio::time::timeout(STATUS_TIMEOUT, call).await {
-        Ok(result) => result.map_err(|e| apply::describe(&e)),
+        Ok(Ok(store)) => Ok(Some(store)),
+        Ok(Err(kube::Error::Api(gone))) if gone.code == 404 => Ok(None),
+        Ok(Err(error)) => Err(apply::describe(&error)),
         Err(_) => Err("the API server did not answer in time".into()),
     }
 }
@@ -343,6 +347,7 @@ mod tests {
             write_status(&ctx, &key, known, &Ready::yes("Valid", "store validated")).await
         };
         assert!(!told(&known, 500, true).await && !told(&known, 200, false).await);
+        assert!(told(&known, 404, true).await, "it is gone");
         let conditions = status::conditions(&[], &Ready::yes("Valid", "store validated"), Timestamp::now());
         let mut told_before = known.clone();
         told_before.status.conditions = conditions.unwrap_or_default();

@@ -183,7 +183,8 @@ impl Spec {
                 Source::Data { key, property, .. } => {
                     part.insert(key.clone(), values.get(property)?.clone());
                 }
-                Source::Extract { .. } if self.template => {
+                // Nothing is rendered where nothing is written.
+                Source::Extract { .. } if self.template && self.creation != Creation::None => {
                     let [a, b] = PROPERTIES.map(|property| values.get(property));
                     part.insert(JOINED.into(), format!("{}/{}", a?, b?));
                 }
@@ -201,7 +202,8 @@ impl Spec {
                 Source::Data { key, .. } => {
                     keys.insert(key.as_str());
                 }
-                Source::Extract { .. } if self.template => {
+                // Nothing is rendered where nothing is written.
+                Source::Extract { .. } if self.template && self.creation != Creation::None => {
                     keys.insert(JOINED);
                 }
                 Source::Extract { .. } => keys.extend(PROPERTIES),
