@@ -14,12 +14,13 @@ use tokio::time::sleep;
 
 use crate::scene::{SOON, Scene, one, play};
 
-/// A neighbour's force-sync may take this long while objects are made to harm.
-pub const SERVED: Duration = Duration::from_secs(2);
+/// A neighbour's force-sync may take this long while objects are made to harm. Without optimisation, and beside three
+/// other tests on two processors, it takes three times as long as alone.
+pub const SERVED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 2 });
 /// Resident memory at its highest, of a build without optimisation.
 const MEMORY_MIB: f64 = 400.0;
 /// Processor time that the operator may take in five seconds when all has been answered.
-const IDLE_SECONDS: f64 = 1.0;
+const IDLE_SECONDS: f64 = 1.5;
 
 /// An object, and what its Ready condition must say: status and a word.
 struct Hostile(String, Value, &'static str, &'static str);

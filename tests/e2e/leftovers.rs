@@ -115,7 +115,8 @@ fn what_is_deleted_is_in_no_metric_and_in_no_map_any_more() {
             .await?;
             tokio::time::sleep(Duration::from_secs(2)).await;
             let full = entries(&operator).await?;
-            for (of, count) in &before {
+            // What computes is done in a moment.
+            for (of, count) in before.iter().filter(|(of, _)| !of.contains("computing")) {
                 ensure!(full[of] != *count, "{of} does not grow: {full:?}");
             }
             // In the middle of the work: refreshes come every second.
