@@ -143,6 +143,7 @@ pub struct Parts {
 
 /// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
 const WAITING_PER_PLACE: usize = 4;
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

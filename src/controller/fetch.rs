@@ -272,7 +272,7 @@ impl Reader<'_> {
                     Answer::Many(found) if found.is_empty() && hidden => Err(self.asked.failed(&format!(
                         "nothing that fits may be read from namespace {}: the store's annotation {ANNOTATION} hides the \
                          rest",
-                        &self.key.namespace
+                        self.key.namespace
                     ))),
                     end => Ok(end),
                 };

@@ -294,6 +294,7 @@ async fn dispatch<K, W, F>(
                 };
                 let handled = AssertUnwindSafe(handle(work)).catch_unwind();
                 running.spawn(async move {
+                    // As a whole: of a field alone, only a copy would be captured.
                     let mut back = back;
                     back.panicked = handled.await.is_err();
                 });

@@ -230,7 +230,8 @@ pub const UNCONFIRMED_PER_SECOND: f64 = 10.0;
 /// When one of so many that wait for the budget asks it again: together they ask as often as it has something.
 fn budget_wait(waiting: usize) -> Duration {
     let turn = u32::try_from(waiting).map_or(f64::MAX, f64::from) / UNCONFIRMED_PER_SECOND;
-    Duration::from_secs(1) + CALM.mul_f64((turn / CALM.as_secs_f64()).min(1.0) * rand::random_range(0.0..1.0))
+    let longest = turn.min(CALM.as_secs_f64());
+    Duration::from_secs(1) + Duration::from_secs_f64(rand::random_range(0.0..=longest))
 }
 
 /// Reason and message of a success.

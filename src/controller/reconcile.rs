@@ -186,8 +186,9 @@ async fn reconcile(
     ctx.remember(key, |memory| memory.store_changed = false);
     // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
-    let status = object.status.clone().unwrap_or_default();
-    let unchanged = target == State::Intact && status.synced_resource_version.as_ref() == Some(&version);
+    let status = object.status.as_ref();
+    let synced_before = status.and_then(|status| status.synced_resource_version.as_ref());
+    let unchanged = target == State::Intact && synced_before == Some(&version);
     let late = overdue_since.checked_add(LATE).is_ok_and(|late| late < asked);
     // A refresh of what is there already, in time, keeps no status waiting.
     let making = (!unchanged || late).then(|| ctx.turns.making());
@@ -198,7 +199,9 @@ async fn reconcile(
         stores: &stores,
         target,
         version: &version,
-        routine: unchanged && !known.template_changed && !status::beats(&status, asked),
+        routine: unchanged
+            && !known.template_changed
+            && status.is_some_and(|status| !status::beats(status, asked)),
     };
     let (outcome, binding) = sync.run(ctx, &mut place).await?;
     let (reason, message) = outcome::said(object, outcome);

@@ -126,17 +126,13 @@ impl Sync<'_> {
         let own = own.map(|(name, text)| (name.to_owned(), text.as_bytes()));
         // The version stands for the spec, the labels and the annotations.
         let version = [("version".to_owned(), self.version.as_bytes())];
-        let values = assembled.data.iter();
-        let values = values.map(|(key, value)| (format!("value/{key}"), value.expose()));
-        let held = sources.iter().flat_map(|(source, content)| {
-            let there = [(format!("{source:?}"), [].as_slice())];
-            let content = content.iter();
-            there
-                .into_iter()
-                .chain(content.map(move |(key, value)| (format!("{source:?}/{key}"), value.expose())))
-        });
+        // A source without entries is another thing than none.
+        let there = sources
+            .keys()
+            .map(|source| (format!("{source:?}"), [].as_slice()));
+        let named = templates::named(&assembled.data, sources);
         ctx.hasher()?
-            .fingerprint(own.into_iter().chain(version).chain(values).chain(held))
+            .fingerprint(own.into_iter().chain(version).chain(there).chain(named))
     }
 
     async fn write(

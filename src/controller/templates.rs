@@ -343,19 +343,24 @@ fn shape(
 }
 
 fn inputs(template: &ExternalSecretTemplate, values: &Values, sources: &Sources) -> Inputs {
-    let mut inputs: Inputs = values
-        .iter()
-        .map(|(key, value)| (format!("value/{key}"), value.clone()))
+    let mut inputs: Inputs = named(values, sources)
+        .map(|(name, bytes)| (name, SecretBytes::new(bytes.to_vec())))
         .collect();
     // A template is plain data and always becomes JSON.
     let text = serde_json::to_vec(template).unwrap_or_default();
     inputs.insert("template".into(), SecretBytes::new(text));
-    for (source, content) in sources {
-        for (key, value) in content {
-            inputs.insert(format!("{source:?}/{key}"), value.clone());
-        }
-    }
     inputs
+}
+
+/// The values that a target is made of, and the templates that other objects hold, each under a name of its own.
+pub fn named<'a>(values: &'a Values, sources: &'a Sources) -> impl Iterator<Item = (String, &'a [u8])> {
+    let values = values.iter();
+    let values = values.map(|(key, value)| (format!("value/{key}"), value.expose()));
+    let held = sources.iter().flat_map(|(source, content)| {
+        let content = content.iter();
+        content.map(move |(key, value)| (format!("{source:?}/{key}"), value.expose()))
+    });
+    values.chain(held)
 }
 
 #[cfg(test)]
