@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::context::{Context, instant_of};
+use super::context::{Context, Place, instant_of};
 use super::due::{self, Circumstances, Need};
 use super::fetch;
 use super::index::{ObjectKey, target_of};
@@ -43,6 +43,14 @@ pub enum Next {
     At(Instant),
     /// When this store changes or comes back, and at the latest then.
     Parked(StoreKey, Option<Instant>),
+}
+
+/// What an ExternalSecret asks for, as it is now.
+struct Wish {
+    plan: Plan,
+    /// Zero: once.
+    interval: Duration,
+    version: String,
 }
 
 /// How far a reconcile came.
@@ -128,105 +136,163 @@ async fn reconcile(
     object: &Arc<ExternalSecret>,
 ) -> Result<Step, Failure> {
     if object.metadata.deletion_timestamp.is_some() {
-        let _place = ctx.place().await;
-        // Owned targets go by garbage collection. ESO's finalizer must not keep the object for ever.
-        apply::remove_finalizer(&ctx.client, &ctx.fence, object)
-            .await
-            .map_err(Failure::from)?;
+        let_go(ctx, object).await?;
         return Ok(Step::Next(Next::Nothing));
     }
     manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
     ctx.begin(key);
-    let plan = planned(ctx, key, object).await?;
-    let interval = object.spec.refresh_interval().map_err(|e| {
-        Failure::refused(format!(
-            "spec.refreshInterval: {e}; write a duration such as 1h or 15m"
-        ))
-    })?;
-    let interval = interval
-        .as_std()
-        .map(|interval| interval.max(SHORTEST_REFRESH))
-        .unwrap_or_default();
-    let version = version_of(object);
+    let wish = Wish {
+        plan: planned(ctx, key, object).await?,
+        interval: interval_of(object)?,
+        version: version_of(object),
+    };
     ctx.template_sources.follow(ctx, key, object.spec.template());
-    let mut place = ctx.place().await;
+    let place = ctx.place().await;
     let target = target_state(ctx, object).await?;
-    let memory = ctx.memory(key);
-    let known = Circumstances {
-        now: Timestamp::now(),
-        version: &version,
-        last_success: memory.last_success,
-        pending: memory.overdue_since.is_some() || memory.failures > 0 || outcome::has_failed(object),
-        template_changed: ctx.template_sources.is_changed(key),
-        store_changed: memory.store_changed,
-        target,
-        windows: plan.windows.as_ref(),
-    };
-    let overdue_since = match due::need(object, interval, &known) {
+    let overdue_since = match needed(ctx, key, object, &wish, target)? {
         Need::Nothing => return Ok(Step::Next(Next::Nothing)),
-        Need::At(at) => {
-            still_allowed(ctx, key, &plan)?;
-            if memory.overdue_since.is_some() {
-                // Kept back by a window: it is overdue again when that lets it through.
-                ctx.remember(key, |memory| memory.overdue_since = None);
-            }
-            return Ok(Step::Next(Next::At(instant_of(at))));
-        }
-        Need::Sync(since) => memory.overdue_since.unwrap_or(since),
+        Need::At(at) => return Ok(Step::Next(Next::At(instant_of(at)))),
+        Need::Sync(since) => since,
     };
-    ctx.remember(key, |memory| memory.overdue_since = Some(overdue_since));
-    if let Some(template) = object.spec.template() {
-        shape::check(template, &ctx.delims)
-            .map_err(|error| Failure::refused(format!("could not update secret: {error}")))?;
-    }
-    let Some(stores) = open_stores(ctx, key, &plan)? else {
+    check_template(ctx, object)?;
+    let Some(stores) = open_stores(ctx, key, &wish.plan)? else {
         return Ok(Step::Next(Next::Nothing));
     };
-    // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
-    ctx.remember(key, |memory| memory.store_changed = false);
-    // Before the read: what is written is at least as new as this.
-    let asked = Timestamp::now();
     let status = object.status.as_ref();
-    let synced_before = status.and_then(|status| status.synced_resource_version.as_ref());
-    let unchanged = target == State::Intact && synced_before == Some(&version);
+    let unchanged = target == State::Intact
+        && status.and_then(|status| status.synced_resource_version.as_ref()) == Some(&wish.version);
+    let asked = Timestamp::now();
     let late = overdue_since.checked_add(LATE).is_ok_and(|late| late < asked);
     // A refresh of what is there already, in time, keeps no status waiting.
     let making = (!unchanged || late).then(|| ctx.turns.making());
     let sync = Sync {
         key,
         object,
-        plan: &plan,
+        plan: &wish.plan,
         stores: &stores,
         target,
-        version: &version,
+        version: &wish.version,
         routine: unchanged
-            && !known.template_changed
+            && !ctx.template_sources.is_changed(key)
             && status.is_some_and(|status| !status::beats(status, asked)),
     };
-    let (outcome, binding) = sync.run(ctx, &mut place).await?;
-    let (reason, message) = outcome::said(object, outcome);
-    let ready = Ready::yes(reason, message);
-    let synced = Synced {
-        at: asked,
-        version,
-        binding,
-    };
-    ctx.remember(key, |memory| {
-        memory.last_success = Some(asked);
-        memory.failures = 0;
-        memory.overdue_since = None;
-    });
+    let (outcome, synced) = carry_out(ctx, &sync, place).await?;
     drop(making);
+    let (reason, message) = outcome::said(object, outcome);
     Ok(Step::Synced(Box::new(Done {
-        ready,
+        ready: Ready::yes(reason, message),
         synced,
-        interval,
-        windows: plan.windows,
+        interval: wish.interval,
+        windows: wish.plan.windows,
         target: match outcome {
             Outcome::Missing => State::Absent,
             Outcome::Synced | Outcome::Retained | Outcome::Deleted => State::Intact,
         },
     })))
+}
+
+/// Owned targets go by garbage collection. ESO's finalizer must not keep the object for ever.
+async fn let_go(ctx: &Context, object: &ExternalSecret) -> Result<(), Failure> {
+    let _place = ctx.place().await;
+    apply::remove_finalizer(&ctx.client, &ctx.fence, object)
+        .await
+        .map_err(Failure::from)
+}
+
+/// Whether a sync is due, since when, or when it will be; remembers it.
+fn needed(
+    ctx: &Context,
+    key: &ObjectKey,
+    object: &ExternalSecret,
+    wish: &Wish,
+    target: State,
+) -> Result<Need, Failure> {
+    let memory = ctx.memory(key);
+    let pending = memory.overdue_since.is_some() || memory.failures > 0 || outcome::has_failed(object);
+    let known = circumstances(ctx, key, &wish.version, wish.plan.windows.as_ref(), target);
+    let need = due::need(object, wish.interval, &Circumstances { pending, ..known });
+    Ok(match need {
+        Need::Nothing => need,
+        Need::At(_) => {
+            still_allowed(ctx, key, &wish.plan)?;
+            if memory.overdue_since.is_some() {
+                // Kept back by a window: it is overdue again when that lets it through.
+                ctx.remember(key, |memory| memory.overdue_since = None);
+            }
+            need
+        }
+        Need::Sync(since) => {
+            let since = memory.overdue_since.unwrap_or(since);
+            ctx.remember(key, |memory| memory.overdue_since = Some(since));
+            Need::Sync(since)
+        }
+    })
+}
+
+/// Whether what the template asks for can be rendered at all, before anything is read for it.
+fn check_template(ctx: &Context, object: &ExternalSecret) -> Result<(), Failure> {
+    let template = object.spec.template();
+    template
+        .map_or(Ok(()), |template| shape::check(template, &ctx.delims))
+        .map_err(|error| Failure::refused(format!("could not update secret: {error}")))
+}
+
+/// What decides whether a sync is due, if none is pending.
+fn circumstances<'a>(
+    ctx: &Context,
+    key: &ObjectKey,
+    version: &'a str,
+    windows: Option<&'a Windows>,
+    target: State,
+) -> Circumstances<'a> {
+    let memory = ctx.memory(key);
+    Circumstances {
+        now: Timestamp::now(),
+        version,
+        last_success: memory.last_success,
+        pending: false,
+        template_changed: ctx.template_sources.is_changed(key),
+        store_changed: memory.store_changed,
+        target,
+        windows,
+    }
+}
+
+/// Runs a sync, and remembers its success.
+async fn carry_out(
+    ctx: &Arc<Context>,
+    sync: &Sync<'_>,
+    mut place: Place,
+) -> Result<(Outcome, Synced), Failure> {
+    // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
+    ctx.remember(sync.key, |memory| memory.store_changed = false);
+    // Before the read: what is written is at least as new as this.
+    let asked = Timestamp::now();
+    let (outcome, binding) = sync.run(ctx, &mut place).await?;
+    ctx.remember(sync.key, |memory| {
+        memory.last_success = Some(asked);
+        memory.failures = 0;
+        memory.overdue_since = None;
+    });
+    let synced = Synced {
+        at: asked,
+        version: sync.version.to_string(),
+        binding,
+    };
+    Ok((outcome, synced))
+}
+
+/// From one refresh to the next; zero means never.
+fn interval_of(object: &ExternalSecret) -> Result<Duration, Failure> {
+    let interval = object.spec.refresh_interval().map_err(|e| {
+        Failure::refused(format!(
+            "spec.refreshInterval: {e}; write a duration such as 1h or 15m"
+        ))
+    })?;
+    Ok(interval
+        .as_std()
+        .map(|interval| interval.max(SHORTEST_REFRESH))
+        .unwrap_or_default())
 }
 
 /// What has to be read. Compiling expressions may take seconds, and is done beside the loops.
@@ -270,17 +336,7 @@ async fn finish(
     ))
     .await?;
     drop(turn);
-    let memory = ctx.memory(key);
-    let known = Circumstances {
-        now: Timestamp::now(),
-        version: &done.synced.version,
-        last_success: memory.last_success,
-        pending: false,
-        template_changed: ctx.template_sources.is_changed(key),
-        store_changed: memory.store_changed,
-        target: done.target,
-        windows: done.windows.as_ref(),
-    };
+    let known = circumstances(ctx, key, &done.synced.version, done.windows.as_ref(), done.target);
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
     Ok(match due::need(&fresh, done.interval, &known) {
         Need::At(at) => Next::At(instant_of(at)),

@@ -77,10 +77,7 @@ pub fn is_ready(text: &str) -> bool {
 /// Requests of the operator to the API server, by what they were.
 pub fn kube_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
     let events = rig.cluster.audit_since(mark)?;
-    let ours: Vec<_> = events
-        .iter()
-        .filter(|e| e.user() == "system:serviceaccount:security:keyferry")
-        .collect();
+    let ours: Vec<_> = events.iter().filter(|e| e.is_operators()).collect();
     let lease = |resource: &str| resource == "leases";
     let all = ours
         .iter()
@@ -88,7 +85,7 @@ pub fn kube_requests(rig: &Rig, mark: u64) -> Result<(usize, usize)> {
         .count();
     let writes = ours
         .iter()
-        .filter(|e| !lease(&e.resource()) && !matches!(e.verb.as_str(), "get" | "list" | "watch"))
+        .filter(|e| !lease(&e.resource()) && !e.reads())
         .count();
     Ok((all, writes))
 }

@@ -491,12 +491,10 @@ fn a_new_external_secret_costs_two_writes_and_a_refresh_that_changes_nothing_non
         .await?;
         let writes = |mark: u64| -> Result<Vec<String>> {
             let events = scene.cluster.audit_since(mark)?;
-            let ours = events
-                .iter()
-                .filter(|e| e.user() == "system:serviceaccount:security:keyferry");
+            let ours = events.iter().filter(|e| e.is_operators());
             let here = ours.filter(|e| e.object().0 == scene.namespace && e.resource() != "events");
             Ok(here
-                .filter(|e| !matches!(e.verb.as_str(), "get" | "list" | "watch"))
+                .filter(|e| !e.reads())
                 .map(|e| format!("{} {}", e.verb, e.resource()))
                 .collect())
         };

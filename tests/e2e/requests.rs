@@ -227,9 +227,7 @@ fn a_refresh_that_changes_nothing_asks_vault_once_and_the_api_server_nothing() {
             .cluster
             .audit_since(cluster)?
             .iter()
-            .filter(|e| {
-                e.user() == "system:serviceaccount:security:keyferry" && e.object().0 == scene.namespace
-            })
+            .filter(|e| e.is_operators() && e.object().0 == scene.namespace)
             .filter(|e| e.verb != "watch")
             .map(|e| format!("{} {}", e.verb, e.resource()))
             .collect();

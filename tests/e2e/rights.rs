@@ -10,7 +10,6 @@ use crate::chart::render;
 use crate::least_rights::Own;
 use crate::scene::{SOON, login, one, play};
 
-const OPERATOR: &str = "system:serviceaccount:security:keyferry";
 const FINALIZER: &str = "externalsecrets.external-secrets.io/externalsecret-cleanup";
 /// Rights that no request shows, with the reason.
 const UNSEEN: &[(&str, &str, &str)] = &[(
@@ -145,7 +144,7 @@ fn used(cluster: &Cluster) -> Result<BTreeSet<(String, String)>> {
     let mut used = BTreeSet::new();
     for event in cluster.audit_since(0)? {
         // What is not about an object: the version and the list of APIs.
-        if event.user() != OPERATOR || event.resource().is_empty() {
+        if !event.is_operators() || event.resource().is_empty() {
             continue;
         }
         ensure!(event.code() != 403, "refused: {} {}", event.verb, event.uri);

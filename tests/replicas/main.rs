@@ -108,9 +108,8 @@ impl Stage {
         let mut writes = Vec::new();
         for event in self.cluster.audit_since(mark)? {
             let resource = event.resource();
-            let reads = matches!(event.verb.as_str(), "get" | "list" | "watch");
-            if reads
-                || event.user() != "system:serviceaccount:security:keyferry"
+            if event.reads()
+                || !event.is_operators()
                 || matches!(resource.as_str(), "leases" | "serviceaccounts/token")
             {
                 continue;

@@ -1,6 +1,5 @@
 //! etcd, an API server and a controller manager.
 
-use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+mod audit;
 mod etcd;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -17,10 +17,10 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use self::audit::AuditEvent;
 use self::etcd::Etcd;
 use crate::pki::{Authority, Pair};
 use crate::process::Process;
@@ -31,93 +31,6 @@ use crate::{free_port, install_tls_provider, read_from, repository};
 const READY: Duration = Duration::from_secs(90);
 const CONTROLLERS: &str = "serviceaccount-controller,serviceaccount-token-controller,garbage-collector-controller,\
                            namespace-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller";
-
-/// One request as the API server noted it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AuditEvent {
-    /// Verb.
-    pub verb: String,
-    /// Path with query.
-    #[serde(rename = "requestURI")]
-    pub uri: String,
-    user: AuditUser,
-    object_ref: Option<AuditObject>,
-    response_status: Option<AuditStatus>,
-    /// When the request arrived.
-    pub request_received_timestamp: String,
-    /// When the answer was complete.
-    pub stage_timestamp: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct AuditUser {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    extra: HashMap<String, Vec<String>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct AuditObject {
-    #[serde(default)]
-    resource: String,
-    #[serde(default)]
-    subresource: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    name: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct AuditStatus {
-    #[serde(default)]
-    code: u16,
-}
-
-impl AuditEvent {
-    /// Who asked.
-    #[must_use]
-    pub fn user(&self) -> &str {
-        &self.user.username
-    }
-
-    /// Which token it was shown, if it was one of a ServiceAccount: of several programs with one account each has
-    /// its own.
-    #[must_use]
-    pub fn credential(&self) -> Option<&str> {
-        let ids = self
-            .user
-            .extra
-            .get("authentication.kubernetes.io/credential-id")?;
-        ids.first().map(String::as_str)
-    }
-
-    /// `secrets`, or `externalsecrets/status`.
-    #[must_use]
-    pub fn resource(&self) -> String {
-        let object = self.object_ref.clone().unwrap_or_default();
-        if object.subresource.is_empty() {
-            object.resource
-        } else {
-            format!("{}/{}", object.resource, object.subresource)
-        }
-    }
-
-    /// Namespace and name of the object.
-    #[must_use]
-    pub fn object(&self) -> (String, String) {
-        let object = self.object_ref.clone().unwrap_or_default();
-        (object.namespace, object.name)
-    }
-
-    /// HTTP status.
-    #[must_use]
-    pub fn code(&self) -> u16 {
-        self.response_status.as_ref().map_or(0, |status| status.code)
-    }
-}
 
 /// A control plane.
 pub struct Cluster {
