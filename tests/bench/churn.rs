@@ -5,8 +5,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use keyferry_testbed::Operator;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use keyferry_testbed::{Operator, wait_for};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -24,7 +24,9 @@ const PER_GENERATION: usize = 10;
 const PATHS: usize = 50;
 /// Minutes until the level to compare with: by then caches and the allocator have what they need.
 const SETTLED: u64 = 10;
-/// After the last deletion, until nothing may be known any more.
+/// From the deletion of the last namespaces until the controller manager is done with them.
+const DELETED: Duration = Duration::from_secs(600);
+/// After that, until nothing may be known any more.
 const CALM: Duration = Duration::from_secs(20);
 
 /// One minute's look.
@@ -77,9 +79,10 @@ pub async fn churn(rig: &Rig, options: &Options) -> Result<Value> {
     for old in living {
         end_generation(&client, old).await?;
     }
+    gone(&client).await?;
     sleep(CALM).await;
     let text = operator.metrics().await.unwrap_or_default();
-    let named = text.lines().filter(|line| line.contains("churn-")).count();
+    let named = text.lines().filter(|line| line.contains(NAME)).count();
     Ok(report(&samples, number, named, &text))
 }
 
@@ -134,8 +137,11 @@ fn api_of(client: &Client, group: &str, kind: &str, namespace: Option<&str>) -> 
 
 const ESO: &str = "external-secrets.io";
 
+/// How the names of our namespaces begin.
+const NAME: &str = "churn-";
+
 fn namespace_of(number: usize) -> String {
-    format!("churn-{number}")
+    format!("{NAME}{number}")
 }
 
 /// A namespace with stores, a template and ExternalSecrets of every kind, two of which cannot be synced.
@@ -278,6 +284,20 @@ async fn end_generation(client: &Client, number: usize) -> Result<()> {
     settled(stores.delete(&name, &DeleteParams::default()).await)?;
     let namespaces = api_of(client, "", "Namespace", None);
     settled(namespaces.delete(&name, &DeleteParams::default()).await)
+}
+
+/// Waits until none of our namespaces is left.
+async fn gone(client: &Client) -> Result<()> {
+    let namespaces = api_of(client, "", "Namespace", None);
+    wait_for("the end of the namespaces", DELETED, || async {
+        let left = namespaces.list_metadata(&ListParams::default()).await?;
+        let ours = |name: &str| name.starts_with(NAME);
+        Ok(left
+            .iter()
+            .all(|one| !one.metadata.name.as_deref().is_some_and(ours))
+            .then_some(()))
+    })
+    .await
 }
 
 /// What is gone already need not be changed.

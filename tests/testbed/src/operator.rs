@@ -50,8 +50,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts it with a token of the chart's ServiceAccount and with the arguments of the chart's
-    /// Deployment. The chart must be installed.
+    /// Starts it with a token of the chart's ServiceAccount and with the arguments and the plain environment variables
+    /// of the chart's Deployment. The chart must be installed.
     ///
     /// # Errors
     /// If the chart is not installed, or the program cannot be started.
@@ -67,8 +67,12 @@ impl Operator {
         let account = pod["serviceAccountName"]
             .as_str()
             .context("the Deployment names no ServiceAccount")?;
-        let args = pod["containers"][0]["args"].as_array().into_iter().flatten();
-        let args = args.filter_map(|arg| arg.as_str().map(String::from));
+        let of_container = |field: &str| pod["containers"][0][field].as_array().into_iter().flatten();
+        let args = of_container("args").filter_map(|arg| arg.as_str().map(String::from));
+        let plain = |variable: &Value| {
+            let (name, value) = (variable["name"].as_str()?, variable["value"].as_str()?);
+            Some((name.to_string(), value.to_string()))
+        };
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = options.name.unwrap_or_else(|| format!("keyferry-{number}"));
         let folder = cluster.folder().join(format!("operator-{number}"));
@@ -82,20 +86,21 @@ impl Operator {
             format!("127.0.0.1:{}", free_port()?),
             format!("127.0.0.1:{}", free_port()?),
         );
-        let mut command = options.command;
-        if !options.foreign {
-            command.extend(args);
-            command.push(format!("--metrics-addr={metrics}"));
-            command.push(format!("--live-addr={live}"));
-            command.push(format!("--service-account-token-file={}", token_file.display()));
-        }
-        command.extend(options.args);
         let mut env = vec![
             ("KUBECONFIG".to_string(), kubeconfig.display().to_string()),
             ("POD_NAMESPACE".into(), "security".into()),
             ("POD_NAME".into(), name),
             ("RUST_BACKTRACE".into(), "0".into()),
         ];
+        let mut command = options.command;
+        if !options.foreign {
+            command.extend(args);
+            env.extend(of_container("env").filter_map(plain));
+            command.push(format!("--metrics-addr={metrics}"));
+            command.push(format!("--live-addr={live}"));
+            command.push(format!("--service-account-token-file={}", token_file.display()));
+        }
+        command.extend(options.args);
         env.extend(options.env);
         let process = Process::start("operator", &folder, &command, &env, None)?;
         Ok(Self {
