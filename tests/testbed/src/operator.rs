@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::free_port;
 use crate::process::Process;
 use crate::wait::{Ended, wait_for};
+use crate::{free_port, repository};
 
 /// Arguments for a short lease, where leaders are to follow one another soon.
 pub const SHORT_LEASE: [&str; 3] = [
@@ -47,6 +48,26 @@ pub struct Operator {
     live: String,
     http: reqwest::Client,
     credential: String,
+}
+
+/// Builds the operator as it is released; the path of the program.
+///
+/// # Errors
+/// If cargo cannot build it; it has said why.
+pub fn build() -> Result<String> {
+    let build = "build --release --locked --quiet --package keyferry --bin keyferry";
+    let status = Command::new("cargo")
+        .current_dir(repository())
+        .args(build.split(' '))
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(
+        status.success(),
+        "the operator could not be built; see cargo's messages above"
+    );
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    Ok(target.join("release/keyferry").display().to_string())
 }
 
 impl Operator {

@@ -1,11 +1,11 @@
 //! `cargo demo`: the main job, played on a real cluster and a real Vault, step by step with times.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, homelab, repository, wait_for};
+use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, homelab, operator, wait_for};
 use serde_json::{Value, json};
 
 /// Plays the homelab's story: sync, rotate, reboot sealed, unseal, recovered.
@@ -45,7 +45,7 @@ fn held(text: &str) {
 async fn play(keep: bool) -> Result<()> {
     step("Building the operator (release)");
     let began = Instant::now();
-    let binary = build()?;
+    let binary = operator::build()?;
     held(&format!("built in {:.1?}", began.elapsed()));
     step("Starting etcd, an API server, a controller manager and a Vault on loopback");
     let began = Instant::now();
@@ -89,29 +89,6 @@ async fn play(keep: bool) -> Result<()> {
         tokio::signal::ctrl_c().await?;
     }
     operator.terminate()
-}
-
-fn build() -> Result<String> {
-    let status = Command::new("cargo")
-        .current_dir(repository())
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--quiet",
-            "--package",
-            "keyferry",
-            "--bin",
-            "keyferry",
-        ])
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(
-        status.success(),
-        "the operator could not be built; see cargo's messages above"
-    );
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), Into::into);
-    Ok(target.join("release/keyferry").display().to_string())
 }
 
 async fn sync(cluster: &Cluster, vault: &Vault) -> Result<()> {

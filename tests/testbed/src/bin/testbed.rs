@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use keyferry_testbed::wait::wait_for;
-use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, programs, repository};
+use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, operator, programs};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -146,7 +146,7 @@ async fn start(up: Up) -> Result<()> {
     // What takes long is done before the background: its progress is seen.
     tokio::task::spawn_blocking(keyferry_testbed::Programs::ensure).await??;
     if up.operator.is_none() && !up.no_operator {
-        build_operator()?;
+        build()?;
     }
     let path = state_file(&name)?;
     fs::create_dir_all(path.parent().context("no folder")?)?;
@@ -192,28 +192,9 @@ async fn start(up: Up) -> Result<()> {
     Ok(())
 }
 
-fn build_operator() -> Result<PathBuf> {
+fn build() -> Result<String> {
     eprintln!("testbed: building the operator (release) …");
-    let status = Command::new("cargo")
-        .current_dir(repository())
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--quiet",
-            "--package",
-            "keyferry",
-            "--bin",
-            "keyferry",
-        ])
-        .status()
-        .context("cannot run cargo")?;
-    if !status.success() {
-        bail!("the operator could not be built; see cargo's messages above");
-    }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    Ok(target.join("release/keyferry"))
+    operator::build()
 }
 
 async fn supervise(up: Up) -> Result<()> {
@@ -241,7 +222,7 @@ async fn supervise(up: Up) -> Result<()> {
             )
         }
         (None, false) => {
-            let binary = build_operator()?.display().to_string();
+            let binary = build()?;
             let options = OperatorOptions {
                 command: vec![binary],
                 ..OperatorOptions::default()
