@@ -19,7 +19,7 @@ use super::trial::{Seen, Trial};
 use crate::telemetry::metrics::Metrics;
 use crate::vault::consistency::States;
 use crate::vault::error::{Outage, VaultError};
-use crate::vault::health::{self, Serving};
+use crate::vault::health::{self, ActiveNode, Serving};
 use crate::vault::transport::{Connections, Server, Transport};
 
 /// Tries of a suspicion: with one sealed pod of three behind a Service, ten in a row never meet it each time.
@@ -98,7 +98,7 @@ pub struct Connection {
 
 /// Standbys named an active node, and calls failed all the same.
 struct Doubt {
-    leader: String,
+    leader: ActiveNode,
     until: Instant,
     wait: Duration,
 }
@@ -382,13 +382,13 @@ impl Connection {
         result
     }
 
-    fn doubts(&self, leader: &str) -> bool {
+    fn doubts(&self, leader: &ActiveNode) -> bool {
         self.doubt()
             .as_ref()
-            .is_some_and(|doubt| doubt.leader == leader && Instant::now() < doubt.until)
+            .is_some_and(|doubt| doubt.leader == *leader && Instant::now() < doubt.until)
     }
 
-    fn doubt_standbys(&self, leader: String) {
+    fn doubt_standbys(&self, leader: ActiveNode) {
         let mut doubt = self.doubt();
         let wait = doubt
             .as_ref()

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::retries::Retries;
 use crate::vault::error::{Outage, Unreachable, VaultError};
+use crate::vault::health::ActiveNode;
 
 /// A call that meets a node that does not serve is retried for this long; shorter elections are not noticed.
 const RIDE_OUT: Duration = Duration::from_secs(2);
@@ -18,7 +19,7 @@ pub enum Seen {
     /// A node that serves by itself.
     Active,
     /// A node that forwards to the active one at this address, as far as it knows.
-    Standby(String),
+    Standby(ActiveNode),
     /// Nodes that know of no active one.
     Election,
 }

@@ -1,5 +1,7 @@
 //! Asking a server how it is: without a token, without an audit line, exempt from quotas.
 
+use std::fmt;
+
 use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use serde::Deserialize;
@@ -30,7 +32,7 @@ struct Leader {
     #[serde(default)]
     ha_enabled: bool,
     #[serde(default)]
-    leader_address: String,
+    leader_address: Option<ActiveNode>,
 }
 
 /// What tells a sealed Vault from a proxy that has none behind it.
@@ -46,7 +48,17 @@ pub enum Serving {
     Itself,
     /// It stands by, and forwards to the active node at this address. With raft it goes on naming the last one
     /// while another is elected: what it says is no proof that anybody serves.
-    Through(String),
+    Through(ActiveNode),
+}
+
+/// The active node's address as a standby gives it: compared with others and never shown, for it may be anything.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct ActiveNode(String);
+
+impl fmt::Debug for ActiveNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ActiveNode")
+    }
 }
 
 /// One health check.
@@ -97,8 +109,22 @@ async fn ask<E: Endpoint>(transport: &Transport, request: &E) -> Result<Reply, O
 async fn active_node(transport: &Transport) -> Result<Serving, Outage> {
     let reply = ask(transport, &ReadLeader).await?;
     match serde_json::from_slice::<Leader>(&reply.body) {
-        Ok(leader) if leader.ha_enabled && leader.leader_address.is_empty() => Err(Outage::NoActiveNode),
-        Ok(leader) if leader.ha_enabled => Ok(Serving::Through(leader.leader_address)),
+        Ok(leader) if leader.ha_enabled => match leader.leader_address {
+            Some(node) if !node.0.is_empty() => Ok(Serving::Through(node)),
+            _ => Err(Outage::NoActiveNode),
+        },
         _ => Ok(Serving::Itself),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by a long run of tests/fuzz.
+    #[test]
+    fn what_a_standby_says_of_its_active_node_is_not_shown() {
+        let said = Serving::Through(ActiveNode("hvs.canary".into()));
+        assert!(!format!("{said:?}").contains("canary"));
     }
 }

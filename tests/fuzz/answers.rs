@@ -24,6 +24,7 @@ const BODIES: &[&str] = &[
     r#"{"auth":null,"warnings":["hvs.CAESIcanary"]}"#,
     r#"{"initialized":true,"sealed":true,"standby":true,"version":"2.0.0"}"#,
     r#"{"ha_enabled":true,"is_self":false,"leader_address":"https://vault-0:8200","leader_cluster_address":""}"#,
+    r#"{"ha_enabled":true,"is_self":false,"leader_address":"hvs.CAESIcanary"}"#,
     "<html><body>hvs.CAESIcanary</body></html>",
 ];
 const RETRY_AFTER: &[&str] = &[
