@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::context::{Context, Place, instant_of};
+use super::context::{Context, Memory, Place, instant_of};
 use super::due::{self, Circumstances, Need};
 use super::fetch;
 use super::index::{ObjectKey, target_of};
@@ -161,6 +161,7 @@ async fn reconcile(
     let status = object.status.as_ref();
     let unchanged = target == State::Intact
         && status.and_then(|status| status.synced_resource_version.as_ref()) == Some(&wish.version);
+    // Before the read: what is written is at least as new as this.
     let asked = Timestamp::now();
     let late = overdue_since.checked_add(LATE).is_ok_and(|late| late < asked);
     // A refresh of what is there already, in time, keeps no status waiting.
@@ -176,7 +177,7 @@ async fn reconcile(
             && !ctx.template_sources.is_changed(key)
             && status.is_some_and(|status| !status::beats(status, asked)),
     };
-    let (outcome, synced) = carry_out(ctx, &sync, place).await?;
+    let (outcome, synced) = carry_out(ctx, &sync, asked, place).await?;
     drop(making);
     let (reason, message) = outcome::said(object, outcome);
     Ok(Step::Synced(Box::new(Done {
@@ -209,7 +210,14 @@ fn needed(
 ) -> Result<Need, Failure> {
     let memory = ctx.memory(key);
     let pending = memory.overdue_since.is_some() || memory.failures > 0 || outcome::has_failed(object);
-    let known = circumstances(ctx, key, &wish.version, wish.plan.windows.as_ref(), target);
+    let known = circumstances(
+        ctx,
+        key,
+        &memory,
+        &wish.version,
+        wish.plan.windows.as_ref(),
+        target,
+    );
     let need = due::need(object, wish.interval, &Circumstances { pending, ..known });
     Ok(match need {
         Need::Nothing => need,
@@ -241,11 +249,11 @@ fn check_template(ctx: &Context, object: &ExternalSecret) -> Result<(), Failure>
 fn circumstances<'a>(
     ctx: &Context,
     key: &ObjectKey,
+    memory: &Memory,
     version: &'a str,
     windows: Option<&'a Windows>,
     target: State,
 ) -> Circumstances<'a> {
-    let memory = ctx.memory(key);
     Circumstances {
         now: Timestamp::now(),
         version,
@@ -258,16 +266,15 @@ fn circumstances<'a>(
     }
 }
 
-/// Runs a sync, and remembers its success.
+/// Runs a sync that begins now, at `asked`, and remembers its success.
 async fn carry_out(
     ctx: &Arc<Context>,
     sync: &Sync<'_>,
+    asked: Timestamp,
     mut place: Place,
 ) -> Result<(Outcome, Synced), Failure> {
     // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
     ctx.remember(sync.key, |memory| memory.store_changed = false);
-    // Before the read: what is written is at least as new as this.
-    let asked = Timestamp::now();
     let (outcome, binding) = sync.run(ctx, &mut place).await?;
     ctx.remember(sync.key, |memory| {
         memory.last_success = Some(asked);
@@ -336,7 +343,15 @@ async fn finish(
     ))
     .await?;
     drop(turn);
-    let known = circumstances(ctx, key, &done.synced.version, done.windows.as_ref(), done.target);
+    let memory = ctx.memory(key);
+    let known = circumstances(
+        ctx,
+        key,
+        &memory,
+        &done.synced.version,
+        done.windows.as_ref(),
+        done.target,
+    );
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
     Ok(match due::need(&fresh, done.interval, &known) {
         Need::At(at) => Next::At(instant_of(at)),

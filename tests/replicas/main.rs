@@ -196,9 +196,8 @@ fn with_the_charts_times_another_replica_takes_over_from_one_that_is_killed_or_t
         second.terminate()?;
         stage.wait_writes(&third, mark).await?;
         eprintln!("told to stop: the next one wrote after {:?}", told.elapsed());
-        // The work under way has ended and the lease is released: nobody waited for its end. Alone on the machine it
-        // takes 2.3 s, most of it the period in which the next one asks for the lease.
-        ensure!(told.elapsed() < LEASE / 2, "{:?}", told.elapsed());
+        // The work under way has ended, its tokens are revoked and the lease is released within this.
+        ensure!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
         stage.assert_order(&[&first, &second, &third])
     });
 }

@@ -14,8 +14,8 @@ use crate::scene::Scene;
 /// Where a tenant has no rights.
 const FOREIGN: &str = "kube-system";
 
-/// What the operator asked of the API server in the foreign namespace, or by a path that leaves its place.
-fn strayed(scene: &Scene, mark: u64) -> Result<Vec<String>> {
+/// Fails if the operator asked the API server for anything in the foreign namespace, or by a path that leaves its place.
+fn ensure_none_strayed(scene: &Scene, mark: u64) -> Result<()> {
     let strays = |event: &AuditEvent| {
         let path = event.uri.split('?').next().unwrap_or_default();
         path.contains(FOREIGN) || path.contains("..") || path.contains('%')
@@ -24,8 +24,11 @@ fn strayed(scene: &Scene, mark: u64) -> Result<Vec<String>> {
     let mut events = scene.cluster.audit_since(mark)?;
     events.retain(|event| event.is_operators() && event.credential() == Some(scene.operator().credential()));
     ensure!(!events.is_empty(), "the audit log shows no operator");
-    let strays = events.iter().filter(|event| strays(event));
-    Ok(strays
+    let strayed: Vec<String> = events
+        .iter()
+        .filter(|event| strays(event))
         .map(|event| format!("{} {}", event.verb, event.uri))
-        .collect())
+        .collect();
+    ensure!(strayed.is_empty(), "the operator asked for {strayed:?}");
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::{FOREIGN, strayed};
+use super::{FOREIGN, ensure_none_strayed};
 use crate::scene::{Scene, play};
 
 /// A SecretStore in the tenant's namespace with these fields of its provider.
@@ -178,8 +178,7 @@ fn a_secret_store_reaches_no_other_namespace_by_any_of_its_fields() {
             );
             ensure!(message == wanted, "{field}: {message}");
         }
-        let strayed = strayed(&scene, mark)?;
-        ensure!(strayed.is_empty(), "the operator asked for {strayed:?}");
+        ensure_none_strayed(&scene, mark)?;
         let asked = scene.vault.requests_since(vault_mark)?;
         ensure!(asked.is_empty(), "Vault was asked for {asked:?}");
         Ok(())
@@ -219,8 +218,7 @@ fn a_name_that_is_a_path_leads_nowhere_in_any_field_of_a_store() {
                 "{wanted}: {message}"
             );
         }
-        let strayed = strayed(&scene, mark)?;
-        ensure!(strayed.is_empty(), "the operator asked for {strayed:?}");
+        ensure_none_strayed(&scene, mark)?;
         Ok(())
     });
 }

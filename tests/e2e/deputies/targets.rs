@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use super::{FOREIGN, strayed};
+use super::{FOREIGN, ensure_none_strayed};
 use crate::manifest;
 use crate::scene::{Scene, one, play};
 
@@ -96,10 +96,10 @@ fn secrets_that_are_not_the_tenants_to_write_stay_as_they_are() {
         for kind in ["secret", "configMap"] {
             let from = json!([{kind: {"name": "extension-apiserver-authentication", "namespace": FOREIGN, "items": [{"key": "client-ca-file"}]}}]);
             let spec = json!({"target": {"template": {"templateFrom": from}}, "data": [one("value", "app", "value")]});
-            let object = scene.external_secret_manifest(&format!("from-{}", kind.to_lowercase()), spec);
+            let name = format!("from-{}", kind.to_lowercase());
+            let object = scene.external_secret_manifest(&name, spec);
             let args = ["apply", "--validate=false", "-f", "-"];
             scene.cluster.kubectl(&args, &object.to_string()).await?;
-            let name = format!("from-{}", kind.to_lowercase());
             scene
                 .wait_ready(
                     "externalsecret",
@@ -109,8 +109,7 @@ fn secrets_that_are_not_the_tenants_to_write_stay_as_they_are() {
                 )
                 .await?;
         }
-        let strayed = strayed(&scene, mark)?;
-        ensure!(strayed.is_empty(), "the operator asked for {strayed:?}");
+        ensure_none_strayed(&scene, mark)?;
         Ok(())
     });
 }
@@ -192,8 +191,7 @@ fn a_generic_target_is_no_way_to_rights_however_its_kind_is_written() {
                 )
                 .await?;
         }
-        let strayed = strayed(&scene, mark)?;
-        ensure!(strayed.is_empty(), "the operator asked for {strayed:?}");
+        ensure_none_strayed(&scene, mark)?;
         Ok(())
     });
 }
