@@ -3,13 +3,13 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 mod audit;
 mod etcd;
+mod tool;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 pub use self::audit::AuditEvent;
 use self::etcd::Etcd;
+pub(crate) use self::tool::Tool;
 use crate::pki::{Authority, Pair};
 use crate::process::Process;
 use crate::programs::Programs;
@@ -157,56 +158,25 @@ impl Cluster {
     /// # Errors
     /// What it said, if it failed.
     pub async fn kubectl(&self, args: &[&str], stdin: &str) -> Result<String> {
-        let mut all = vec![
-            "--kubeconfig".to_string(),
-            self.kubeconfig().display().to_string(),
-        ];
-        all.extend(args.iter().map(|arg| (*arg).to_string()));
-        self.run("kubectl", all, stdin).await
+        self.tool("kubectl")?.run(args, stdin).await
     }
 
     /// Runs helm as the admin; returns what it printed.
     ///
     /// # Errors
-    /// What it said, if it failed.
+    /// What helm said, if it failed.
     pub async fn helm(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec![
-            "--kubeconfig".to_string(),
-            self.kubeconfig().display().to_string(),
-        ];
-        all.extend(args.iter().map(|arg| (*arg).to_string()));
-        self.run("helm", all, "").await
+        self.tool("helm")?.run(args, "").await
     }
 
-    async fn run(&self, program: &str, args: Vec<String>, stdin: &str) -> Result<String> {
-        let (path, home, stdin) = (
-            self.programs.path(program)?,
-            self.folder.path().to_path_buf(),
-            stdin.to_string(),
-        );
-        let shown = format!(
-            "{program} {}",
-            args.iter().skip(2).cloned().collect::<Vec<_>>().join(" ")
-        );
-        tokio::task::spawn_blocking(move || {
-            let mut child = Command::new(path)
-                .args(args)
-                .env("HOME", &home)
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            if let Some(mut pipe) = child.stdin.take() {
-                use std::io::Write as _;
-                pipe.write_all(stdin.as_bytes())?;
-            }
-            let output = child.wait_with_output()?;
-            if !output.status.success() {
-                bail!("{shown}: {}", String::from_utf8_lossy(&output.stderr).trim());
-            }
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    /// A program that speaks as the admin.
+    pub(crate) fn tool(&self, program: &'static str) -> Result<Tool> {
+        Ok(Tool {
+            program,
+            path: self.programs.path(program)?,
+            home: self.folder.path().to_path_buf(),
+            kubeconfig: self.kubeconfig(),
         })
-        .await?
     }
 
     /// Applies manifests.

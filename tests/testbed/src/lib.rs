@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod cluster;
+pub mod echo;
 pub mod homelab;
 pub mod ldap;
 pub mod operator;
@@ -19,6 +20,7 @@ pub mod wait;
 
 pub use answer::{Answer, End};
 pub use cluster::Cluster;
+pub use echo::Echo;
 pub use ldap::Ldap;
 pub use operator::{Operator, OperatorOptions, SHORT_LEASE};
 pub use programs::Programs;
