@@ -2,6 +2,7 @@
 //! force-sync is served as ever.
 
 use std::fmt::Write as _;
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,9 +15,10 @@ use tokio::time::sleep;
 
 use crate::scene::{SOON, Scene, one, play};
 
-/// A neighbour's force-sync may take this long while objects are made to harm. Without optimisation, and beside three
-/// other tests on two processors, it takes three times as long as alone.
-pub const SERVED: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 2 });
+/// A neighbour's force-sync may take this long while objects are made to harm, and so many times as long as one of an
+/// operator beside it that has nothing to do: on a loaded machine, that one is slow too.
+const SERVED: Duration = Duration::from_secs(2);
+const TIMES_IDLE: u32 = 3;
 /// Resident memory at its highest, of a build without optimisation.
 const MEMORY_MIB: f64 = 400.0;
 /// Processor time that the operator may take in five seconds when all has been answered.
@@ -39,26 +41,66 @@ impl Hostile {
     }
 }
 
-pub async fn stage(name: &str) -> Result<Scene> {
-    let mut scene = Scene::without_operator(name).await?;
-    scene.store(scene.vault.address()).await?;
-    scene.start_operator(&["--loglevel=info"]).await?;
-    scene.vault.put("neighbour", json!({"value": "0"})).await?;
-    let spec = json!({"refreshInterval": "1h", "data": [one("value", "neighbour", "value")]});
-    scene.external_secret("neighbour", spec).await?;
-    scene.wait_value("neighbour", "value", "0").await?;
-    Ok(scene)
+/// A scene that is attacked, and one beside it whose operator has nothing else to do.
+pub struct Stage {
+    attacked: Scene,
+    idle: Scene,
 }
 
-/// How long a neighbour's force-sync takes, from the annotation to the Secret.
-pub async fn neighbour(scene: &Scene, number: usize) -> Result<Duration> {
-    let value = format!("{number}");
-    scene.vault.put("neighbour", json!({"value": value})).await?;
-    let secrets: Api<Secret> = Api::namespaced(scene.cluster.client(), &scene.namespace);
-    scene.force_sync("neighbour").await?;
+impl Deref for Stage {
+    type Target = Scene;
+
+    fn deref(&self) -> &Scene {
+        &self.attacked
+    }
+}
+
+/// How long a force-sync took, of the neighbour and of the object of the idle operator in the same moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    neighbour: Duration,
+    idle: Duration,
+}
+
+pub async fn stage(name: &str) -> Result<Stage> {
+    let mut attacked = Scene::without_operator(name).await?;
+    let namespace = attacked.cluster.namespace(&format!("{name}-idle")).await?;
+    let mut idle = Scene {
+        cluster: attacked.cluster,
+        vault: attacked.vault.clone(),
+        class: namespace.clone(),
+        namespace,
+        operator: None,
+    };
+    for scene in [&mut attacked, &mut idle] {
+        scene.store(scene.vault.address()).await?;
+        scene.start_operator(&["--loglevel=info"]).await?;
+        force(scene, "neighbour", None).await?;
+    }
+    Ok(Stage { attacked, idle })
+}
+
+/// Makes the neighbour, or writes this number to Vault and forces it; how long it takes until the Secret holds that.
+async fn force(scene: &Scene, name: &str, number: Option<usize>) -> Result<Duration> {
+    // Each scene reads a path of its own; hostile objects read that of theirs.
+    let path = if scene.namespace.contains("-idle-") {
+        "idle"
+    } else {
+        name
+    };
+    let value = number.unwrap_or_default().to_string();
+    scene.vault.put(path, json!({"value": value})).await?;
+    match number {
+        Some(_) => scene.force_sync(name).await?,
+        None => {
+            let spec = json!({"refreshInterval": "1h", "data": [one("value", path, "value")]});
+            scene.external_secret(name, spec).await?;
+        }
+    }
     let since = Instant::now();
+    let secrets: Api<Secret> = Api::namespaced(scene.cluster.client(), &scene.namespace);
     wait_for("the neighbour's force-sync", SOON, || async {
-        let data = secrets.get("neighbour").await?.data.unwrap_or_default();
+        let data = secrets.get(name).await?.data.unwrap_or_default();
         Ok(data
             .get("value")
             .is_some_and(|found| found.0 == value.as_bytes())
@@ -67,6 +109,29 @@ pub async fn neighbour(scene: &Scene, number: usize) -> Result<Duration> {
     .await
     .with_context(|| scene.story())?;
     Ok(since.elapsed())
+}
+
+impl Stage {
+    /// Forces the neighbour, and the idle operator's object in the same moment.
+    pub async fn force(&self, number: usize) -> Result<Wait> {
+        let number = Some(number);
+        let (neighbour, idle) = tokio::try_join!(
+            force(&self.attacked, "neighbour", number),
+            force(&self.idle, "neighbour", number),
+        )?;
+        Ok(Wait { neighbour, idle })
+    }
+}
+
+/// Whether neighbours were served as ever.
+pub fn judge(waits: &[Wait]) -> Result<()> {
+    let slowest = |of: fn(&Wait) -> Duration| waits.iter().map(of).max().unwrap_or_default();
+    let (neighbour, idle) = (slowest(|wait| wait.neighbour), slowest(|wait| wait.idle));
+    ensure!(
+        neighbour < SERVED + TIMES_IDLE * idle,
+        "the neighbour waited {neighbour:?}, and {idle:?} where nothing else was to do"
+    );
+    Ok(())
 }
 
 /// The highest resident memory so far.
@@ -105,7 +170,7 @@ async fn wrong(scene: &Scene, objects: &[Hostile]) -> Result<String> {
 pub static ATTACKED: Mutex<()> = Mutex::const_new(());
 
 /// Makes all objects at once, and holds what this module promises.
-async fn attack(scene: &Scene, objects: Vec<Hostile>) -> Result<()> {
+async fn attack(scene: &Stage, objects: Vec<Hostile>) -> Result<()> {
     let mut yaml = String::new();
     for Hostile(name, spec, ..) in &objects {
         writeln!(
@@ -120,10 +185,9 @@ async fn attack(scene: &Scene, objects: Vec<Hostile>) -> Result<()> {
     scene.cluster.kubectl(&["create", "-f", "-"], &yaml).await?;
     let mut waits = Vec::new();
     for number in 1..=8 {
-        waits.push(neighbour(scene, number).await?);
+        waits.push(scene.force(number).await?);
     }
-    println!("{}: a neighbour waited {waits:?}", scene.class);
-    let slowest = waits.into_iter().max().unwrap_or_default();
+    println!("{}: {waits:?}", scene.class);
     wait_for("the answers", SOON, || async {
         // Megabytes are listed each time.
         sleep(Duration::from_millis(500)).await;
@@ -136,7 +200,7 @@ async fn attack(scene: &Scene, objects: Vec<Hostile>) -> Result<()> {
     drop(attacked);
     let peak = peak_mib(scene)?;
     println!("{}: answered in {answered:?}, {peak:.0} MiB at most", scene.class);
-    ensure!(slowest < SERVED, "the neighbour waited {slowest:?}");
+    judge(&waits)?;
     ensure!(peak < MEMORY_MIB, "the operator took {peak:.0} MiB");
     ensure!(scene.operator().runs());
     // They are all still there: what fails must not be tried so often that it costs much.
@@ -377,7 +441,7 @@ fn intervals_at_the_edge_are_served_or_named_and_none_is_a_hot_loop() {
         }
         attack(&scene, objects).await?;
         idle(&scene).await?;
-        let mark = scene.vault.audit_mark();
+        let (mark, begun) = (scene.vault.audit_mark(), Instant::now());
         sleep(Duration::from_secs(5)).await;
         let reads = scene
             .vault
@@ -385,7 +449,9 @@ fn intervals_at_the_edge_are_served_or_named_and_none_is_a_hot_loop() {
             .get("secret/data/neighbour")
             .copied()
             .unwrap_or(0);
-        ensure!(reads <= 12, "{reads} reads in 5 s");
+        // Readers of one path share what is asked every 500 ms at most.
+        let most = 2 + 2 * usize::try_from(begun.elapsed().as_secs())?;
+        ensure!(reads <= most, "{reads} reads in {:?}", begun.elapsed());
         for interval in ["1e9h", "soon", "1h-5m", "１h", "1h\n"] {
             let refused = scene.external_secret("refused", spec(interval)).await;
             ensure!(refused.is_err(), "{interval} was taken");
