@@ -174,9 +174,9 @@ fn a_thousand_external_secrets_over_three_identities_cost_three_logins_and_reads
 fn renewals_and_not_logins_keep_a_token_alive_and_in_an_hour_there_are_two_at_most() {
     play(async {
         // An hour of a token that lives an hour, in small: it is renewed at two thirds of its life.
-        let life = Duration::from_secs(9);
+        let life = Duration::from_secs(15);
         let mut scene = Scene::without_operator("hour").await?;
-        three_identities(&scene, 9, "1s", &json!({"token_ttl": "9s"})).await?;
+        three_identities(&scene, 9, "1s", &json!({"token_ttl": "15s"})).await?;
         let mark = scene.vault.audit_mark();
         scene.start_operator(&[]).await?;
         scene.wait_synced(9).await?;
