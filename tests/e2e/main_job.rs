@@ -439,11 +439,10 @@ fn many_triggers_on_one_path_cost_few_requests_and_none_is_stale() {
             .requests_since(mark)?
             .remove("secret/data/app")
             .unwrap_or(0);
-        assert!(
-            (1..=15).contains(&reads),
-            "{reads} reads in {:?}",
-            began.elapsed()
-        );
+        // One when they begin, and then one every 500 ms at most.
+        let took = began.elapsed();
+        let most = 2 + 2 * usize::try_from(took.as_secs())?;
+        assert!((1..=most).contains(&reads), "{reads} reads in {took:?}");
         Ok(())
     });
 }
