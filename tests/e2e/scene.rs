@@ -4,7 +4,10 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Secret;
 use keyferry_testbed::{Cluster, Operator, OperatorOptions, Vault, wait_for};
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
@@ -185,46 +188,62 @@ impl Scene {
     }
 
     pub async fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        let text = self
-            .cluster
-            .kubectl(&["get", kind, name, "-n", &self.namespace, "-o", "json"], "")
-            .await?;
-        Ok(serde_json::from_str(&text)?)
+        let mut object = self.of_kind(kind)?.get(name).await?;
+        object.metadata.managed_fields = None;
+        Ok(serde_json::to_value(object)?)
     }
 
     pub async fn list(&self, kind: &str) -> Result<Vec<Value>> {
-        self.listed(kind, &[]).await
+        let mut objects = self.list_with_managed_fields(kind).await?;
+        for object in &mut objects {
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.remove("managedFields");
+            }
+        }
+        Ok(objects)
     }
 
     /// The same, with who wrote which field.
     pub async fn list_with_managed_fields(&self, kind: &str) -> Result<Vec<Value>> {
-        self.listed(kind, &["--show-managed-fields"]).await
+        let objects = self.of_kind(kind)?.list(&ListParams::default()).await?;
+        Ok(objects
+            .items
+            .iter()
+            .map(serde_json::to_value)
+            .collect::<Result<_, _>>()?)
     }
 
-    async fn listed(&self, kind: &str, further: &[&str]) -> Result<Vec<Value>> {
-        let args = [&["get", kind, "-n", &self.namespace, "-o", "json"], further].concat();
-        let text = self.cluster.kubectl(&args, "").await?;
-        let list: Value = serde_json::from_str(&text)?;
-        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    /// Objects of a kind by the name that kubectl knows it by. Tests look often: a process for each look would cost
+    /// more than what is looked at.
+    fn of_kind(&self, kind: &str) -> Result<Api<DynamicObject>> {
+        let (group, kind, plural) = match kind {
+            "externalsecret" | "externalsecrets" => {
+                ("external-secrets.io", "ExternalSecret", "externalsecrets")
+            }
+            "secretstore" => ("external-secrets.io", "SecretStore", "secretstores"),
+            "clustersecretstore" => ("external-secrets.io", "ClusterSecretStore", "clustersecretstores"),
+            "secret" | "secrets" => ("", "Secret", "secrets"),
+            "configmap" => ("", "ConfigMap", "configmaps"),
+            // Of the tests of generic targets.
+            "shop" => ("keyferry.example", "Shop", "shops"),
+            other => bail!("the tests do not look at {other}"),
+        };
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let client = self.cluster.client();
+        Ok(match kind {
+            "ClusterSecretStore" => Api::all_with(client, &resource),
+            _ => Api::namespaced_with(client, &self.namespace, &resource),
+        })
     }
 
     /// A key of a Secret, decoded; `None` if either is missing.
     pub async fn value(&self, secret: &str, key: &str) -> Result<Option<String>> {
-        let args = [
-            "get",
-            "secret",
-            secret,
-            "-n",
-            &self.namespace,
-            "--ignore-not-found",
-            "-o",
-        ];
-        let template =
-            format!("go-template={{{{with index .data \"{key}\"}}}}{{{{base64decode .}}}}{{{{end}}}}");
-        let mut args = args.to_vec();
-        args.push(&template);
-        let text = self.cluster.kubectl(&args, "").await?;
-        Ok(Some(text).filter(|text| !text.is_empty()))
+        let secrets: Api<Secret> = Api::namespaced(self.cluster.client(), &self.namespace);
+        let data = secrets.get_opt(secret).await?.and_then(|secret| secret.data);
+        let value = data.and_then(|mut data| data.remove(key));
+        Ok(value
+            .map(|value| String::from_utf8_lossy(&value.0).into_owned())
+            .filter(|text| !text.is_empty()))
     }
 
     pub async fn wait_value(&self, secret: &str, key: &str, wanted: &str) -> Result<()> {
@@ -241,25 +260,10 @@ impl Scene {
     }
 
     pub async fn wait_gone(&self, kind: &str, name: &str) -> Result<()> {
-        let args = [
-            "get",
-            kind,
-            name,
-            "-n",
-            &self.namespace,
-            "--ignore-not-found",
-            "-o",
-            "name",
-        ];
+        let objects = self.of_kind(kind)?;
         // The garbage collector learns of new kinds every 30 s.
         wait_for(&format!("the end of {kind} {name}"), 2 * SOON, || async {
-            Ok(self
-                .cluster
-                .kubectl(&args, "")
-                .await?
-                .trim()
-                .is_empty()
-                .then_some(()))
+            Ok(objects.get_opt(name).await?.is_none().then_some(()))
         })
         .await
         .with_context(|| self.story())
@@ -319,16 +323,13 @@ impl Scene {
     }
 
     pub async fn annotate(&self, name: &str, annotation: &str) -> Result<()> {
-        let args = [
-            "annotate",
-            "externalsecret",
-            name,
-            "-n",
-            &self.namespace,
-            annotation,
-            "--overwrite",
-        ];
-        self.cluster.kubectl(&args, "").await.map(drop)
+        let (key, value) = annotation.split_once('=').context("no value")?;
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        let objects = self.of_kind("externalsecret")?;
+        objects
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+        Ok(())
     }
 
     pub async fn force_sync(&self, name: &str) -> Result<()> {
