@@ -12,11 +12,10 @@ use tokio::time::Instant;
 
 use super::context::{Context, instant_of, reference};
 use super::due;
-use super::index::{Change, ObjectKey};
+use super::index::{Change, ObjectKey, target_of};
 use super::queue::Priority;
 use super::reconcile::{Next, version_of};
 use super::status::{self, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR, Synced};
-use super::targets::Seen;
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::StoreKey;
 use crate::store::connection::Down;
@@ -386,12 +385,15 @@ pub fn tell_written(ctx: &Context, object: &ExternalSecret, applied: &Applied) {
     ctx.recorder.send(reference(object), false, reason, note);
 }
 
-/// Deletes Secrets that this object once created under another name. Done after the new one stands.
-pub async fn delete_orphans(
-    ctx: &Arc<Context>,
-    object: &ExternalSecret,
-    orphans: Vec<(ObjectKey, Seen)>,
-) -> Result<(), Failure> {
+/// Deletes Secrets that this object once created under another name. Done after the new one holds what it must.
+///
+/// # Errors
+/// If this replica may not write, or the API server did not take it.
+pub async fn delete_orphans(ctx: &Arc<Context>, object: &ExternalSecret) -> Result<(), Failure> {
+    let (target, uid) = (target_of(object), object.uid().unwrap_or_default());
+    let orphans = ctx
+        .targets()
+        .orphans(&target.namespace, &object.name_any(), &uid, &target.name);
     for (key, seen) in orphans {
         apply::delete(
             &ctx.client,

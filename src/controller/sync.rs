@@ -173,33 +173,20 @@ async fn write_secret(
     let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, existing)
         .await
         .map_err(Failure::from)?;
-    remember_target(ctx, object, &target_of(object), &applied, since).await?;
+    remember_target(ctx, &target_of(object), &applied, since);
+    if object.spec.creation_policy() == CreationPolicy::Owner && applied.holds(wanted) {
+        outcome::delete_orphans(ctx, object).await?;
+    }
     if applied.wrote {
         outcome::tell_written(ctx, object, &applied);
     }
     Ok(applied)
 }
 
-async fn remember_target(
-    ctx: &Arc<Context>,
-    object: &ExternalSecret,
-    target: &ObjectKey,
-    applied: &Applied,
-    since: Instant,
-) -> Result<(), Failure> {
+fn remember_target(ctx: &Context, target: &ObjectKey, applied: &Applied, since: Instant) {
     match &applied.secret {
         Some(secret) => ctx.verified(secret, true, since),
         None if applied.deleted => ctx.targets().remove(target),
         None => {}
     }
-    if object.spec.creation_policy() == CreationPolicy::Owner {
-        let uid = object.uid().unwrap_or_default();
-        let orphans = ctx
-            .targets()
-            .orphans(&target.namespace, &object.name_any(), &uid, &target.name);
-        if !orphans.is_empty() {
-            outcome::delete_orphans(ctx, object, orphans).await?;
-        }
-    }
-    Ok(())
 }

@@ -63,6 +63,21 @@ pub struct Applied {
     pub binding: Option<String>,
 }
 
+impl Applied {
+    /// Whether the Secret, as the API server answered it, holds all that was read. Only then may one that was made under
+    /// an older name go. That nothing was read, and nothing written, is no reason to give up the last good one.
+    #[must_use]
+    pub fn holds(&self, wanted: Wanted<'_>) -> bool {
+        let data = self.secret.as_ref().and_then(|secret| secret.data.as_ref());
+        self.outcome == Outcome::Synced
+            && !wanted.assembled.data.is_empty()
+            && data.is_some_and(|data| {
+                let mut values = wanted.values().iter();
+                values.all(|(key, value)| data.get(key).is_some_and(|held| held.0 == value.expose()))
+            })
+    }
+}
+
 /// A sentence about an error of the API server. Bodies of answers stay out of it.
 #[must_use]
 pub fn describe(error: &kube::Error) -> String {
@@ -252,5 +267,55 @@ fn settle<T>(result: Result<Result<T, kube::Error>, tokio::time::error::Elapsed>
         Err(_) => Err(ApplyError::Unreachable(
             "the API server did not answer in time".into(),
         )),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::secret::SecretBytes;
+    use crate::sync::assemble::Assembled;
+
+    fn applied(outcome: Outcome, secret: Option<serde_json::Value>) -> Applied {
+        Applied {
+            outcome,
+            secret: secret.map(|secret| serde_json::from_value(secret).unwrap()),
+            wrote: true,
+            created: true,
+            deleted: false,
+            binding: None,
+        }
+    }
+
+    #[test]
+    fn a_target_holds_what_was_read_only_if_the_api_server_shows_all_of_it() {
+        let one = Assembled {
+            data: [("a".to_owned(), SecretBytes::new(b"1".to_vec()))].into(),
+            found: 1,
+            ..Assembled::default()
+        };
+        let nothing = Assembled::default();
+        let whole = || Some(json!({"data": {"a": "MQ=="}}));
+        for (outcome, secret, assembled, holds) in [
+            (Outcome::Synced, whole(), &one, true),
+            // An immutable Secret keeps what it held, and an admission webhook may take values out.
+            (Outcome::Synced, Some(json!({"data": {"a": "Mg=="}})), &one, false),
+            (Outcome::Synced, Some(json!({"data": {"b": "MQ=="}})), &one, false),
+            (Outcome::Synced, Some(json!({})), &one, false),
+            // The deletion policy Merge writes a Secret of which nothing was read.
+            (Outcome::Synced, whole(), &nothing, false),
+            (Outcome::Synced, None, &one, false),
+            (Outcome::Retained, None, &nothing, false),
+            (Outcome::Deleted, None, &nothing, false),
+            (Outcome::Missing, None, &one, false),
+        ] {
+            let told = format!("{outcome:?} {secret:?}");
+            let wanted = Wanted {
+                assembled,
+                shaped: None,
+            };
+            assert_eq!(applied(outcome, secret).holds(wanted), holds, "{told}");
+        }
     }
 }

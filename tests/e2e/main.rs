@@ -26,6 +26,7 @@ mod main_job;
 mod manifest;
 mod outage;
 mod policies;
+mod renames;
 mod requests;
 mod rights;
 mod scene;
