@@ -16,9 +16,11 @@ RUN cargo deny --locked check
 # Relocations are packed: 1 MiB less in memory. What runs it needs glibc 2.36, and is copied from here. (Not for every
 # release build, for `cargo demo` runs on older systems, too.)
 RUN cargo rustc --release --locked --package keyferry --bin keyferry -- -C link-arg=-Wl,-z,pack-relative-relocs
-# The bill of materials: the crates that the program links, without those that only build it. .ci/run runs
-# the same command.
+# The bill of materials: the crates that the program links, without those that only build it, and the libraries of the
+# system. .ci/run runs the same commands.
 RUN cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps
+RUN ldd target/release/keyferry | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }' > /libraries
+RUN deploy/sbom.sh keyferry_bin.cdx.json < /libraries
 
 # The root of the final image: the program, the shared libraries that it names with their loader, the CA
 # roots, and the order in which host names are looked up. glibc's file and DNS look-ups are inside of
@@ -28,7 +30,6 @@ RUN set -eu; \
     install -D target/release/keyferry "$program"; \
     getconf GNU_LIBC_VERSION | awk '{ split($2, v, "."); exit !(v[1] > 2 || v[2] >= 36) }' \
         || { echo 'the build image needs glibc 2.36 or newer' >&2; exit 1; }; \
-    ldd "$program" | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }' > /libraries; \
     test -s /libraries; \
     while read -r library; do install -D "$library" "/rootfs$library"; done < /libraries; \
     install -D -m 0644 keyferry_bin.cdx.json /rootfs/usr/share/doc/keyferry/sbom.cdx.json; \
