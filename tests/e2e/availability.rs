@@ -58,7 +58,7 @@ fn the_api_server_is_killed_and_everything_goes_on() {
     play(async {
         // A cluster of its own: the others need theirs.
         let cluster = Cluster::start().await?;
-        let (operator, vault) = replica_set(&cluster).await?;
+        let (operator, vault) = replica_set(&cluster, &SHORT_LEASE).await?;
         let operator = operator.start(&cluster, "one").await?;
         apply_app(&cluster, &vault).await?;
         wait_secret(&cluster, "one").await?;
@@ -77,13 +77,14 @@ fn the_api_server_is_killed_and_everything_goes_on() {
     });
 }
 
-struct Replicas;
+/// Further arguments of each replica.
+struct Replicas(Vec<String>);
 
 impl Replicas {
     async fn start(&self, cluster: &Cluster, name: &str) -> Result<Operator> {
         let options = OperatorOptions {
             command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
-            args: SHORT_LEASE.map(String::from).to_vec(),
+            args: self.0.clone(),
             name: Some(name.into()),
             ..OperatorOptions::default()
         };
@@ -93,11 +94,12 @@ impl Replicas {
     }
 }
 
-async fn replica_set(cluster: &Cluster) -> Result<(Replicas, Vault)> {
+async fn replica_set(cluster: &Cluster, args: &[&str]) -> Result<(Replicas, Vault)> {
     cluster.install_chart(&["--set", "replicaCount=2"]).await?;
     let vault = Vault::start(cluster).await?;
     vault.put("app", json!({"value": "one"})).await?;
-    Ok((Replicas, vault))
+    let args = args.iter().map(|arg| (*arg).to_string()).collect();
+    Ok((Replicas(args), vault))
 }
 
 async fn apply_app(cluster: &Cluster, vault: &Vault) -> Result<()> {
@@ -140,7 +142,7 @@ async fn wait_secret(cluster: &Cluster, value: &str) -> Result<()> {
 fn of_two_replicas_one_works_and_the_other_takes_over_when_it_is_killed_or_paused() {
     play(async {
         let cluster = Cluster::start().await?;
-        let (replicas, vault) = replica_set(&cluster).await?;
+        let (replicas, vault) = replica_set(&cluster, &SHORT_LEASE).await?;
         let first = replicas.start(&cluster, "first").await?;
         apply_app(&cluster, &vault).await?;
         wait_secret(&cluster, "one").await?;
@@ -200,7 +202,8 @@ fn of_two_replicas_one_works_and_the_other_takes_over_when_it_is_killed_or_pause
 fn a_standby_is_ready_and_a_leader_that_stops_hands_over_at_once() {
     play(async {
         let cluster = Cluster::start().await?;
-        let (replicas, vault) = replica_set(&cluster).await?;
+        // With the chart's times: a lease that is not released would be waited for.
+        let (replicas, vault) = replica_set(&cluster, &[]).await?;
         let first = replicas.start(&cluster, "first").await?;
         apply_app(&cluster, &vault).await?;
         wait_secret(&cluster, "one").await?;
