@@ -21,7 +21,7 @@ use crate::api::store::StoreKey;
 use crate::store::connection::Down;
 use crate::target::apply::{self, Applied, ApplyError};
 use crate::target::manifest;
-use crate::target::plan::Outcome;
+use crate::target::plan::{Outcome, TargetError};
 
 /// An object that only a change can cure is looked at again this often all the same.
 const CALM: Duration = Duration::from_secs(600);
@@ -124,6 +124,8 @@ impl Failure {
 impl From<ApplyError> for Failure {
     fn from(error: ApplyError) -> Self {
         match error {
+            // Somebody corrects the value in Vault, and nothing tells us.
+            ApplyError::Target(error @ TargetError::Misfit(..)) => Self::Own(error.to_string()),
             ApplyError::Target(error) => Self::Target(error.to_string()),
             ApplyError::Manifest(error) => Self::Target(error.to_string()),
             ApplyError::NotLeading => Self::NotLeading,

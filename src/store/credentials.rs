@@ -11,6 +11,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use super::scope::{Need, ReferenceKind, SecretKey};
+use crate::refusal;
 use crate::secret::SecretBytes;
 
 /// Life of a requested token in seconds: the shortest that the API server grants; one login uses it once.
@@ -275,11 +276,10 @@ impl ApiError {
                 kube::Error::Api(status) => match status.code {
                     404 => unfit("it does not exist; create it, or correct the store"),
                     403 => unfit(&format!("the operator may not; {cure}")),
-                    409 | 429 | 500.. => unreachable(&format!(
-                        "the API server answered {}: {}",
-                        status.code, status.message
-                    )),
-                    _ => unfit(&status.message),
+                    409 | 429 | 500.. => {
+                        unreachable(&format!("the API server answered {}", refusal::told(status)))
+                    }
+                    _ => unfit(&format!("the API server answered {}", refusal::told(status))),
                 },
                 _ => unreachable("the API server cannot be reached"),
             },

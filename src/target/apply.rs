@@ -6,7 +6,6 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -20,11 +19,9 @@ use super::hash::DataHasher;
 use super::manifest::ManifestError;
 use super::names;
 use super::plan::{self, Action, Outcome, TargetError, Wanted};
+use super::request::{About, ROUNDS};
 use crate::api::external_secret::ExternalSecret;
-
-pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
-/// Rounds of reading and writing when somebody else writes the same Secret at the same time.
-pub(super) const ROUNDS: usize = 4;
+use crate::refusal;
 
 /// Why a Secret was not written.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -78,11 +75,11 @@ impl Applied {
     }
 }
 
-/// A sentence about an error of the API server. Bodies of answers stay out of it.
+/// A sentence about an error of the API server.
 #[must_use]
 pub fn describe(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => format!("the API server answered {}: {}", status.code, status.message),
+        kube::Error::Api(status) => format!("the API server answered {}", refusal::told(status)),
         _ => "the API server cannot be reached".into(),
     }
 }
@@ -96,7 +93,8 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    timed(api.get_opt(name)).await
+    let about = About::object::<K>(namespace, name);
+    Ok(about.ask("read", api.get_opt(name)).await?.flatten())
 }
 
 /// Brings the target into the form that the object wishes.
@@ -112,6 +110,8 @@ pub async fn apply(
     mut existing: Option<Secret>,
 ) -> Result<Applied, ApplyError> {
     let namespace = object.namespace().unwrap_or_default();
+    let name = object.target_name();
+    let about = About::secret(&namespace, &name);
     let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let params = PostParams {
         field_manager: Some(names::field_manager(&object.name_any())),
@@ -133,36 +133,27 @@ pub async fn apply(
         };
         match planned.action {
             Action::Nothing => return Ok(applied(existing.filter(|_| planned.manages), false, false, false)),
-            Action::Create(secret) => match write(api.create(&params, &secret)).await? {
+            Action::Create(secret) => match about.ask("create", api.create(&params, &secret)).await? {
                 Some(secret) => return Ok(applied(Some(secret), true, true, false)),
-                None => existing = timed(api.get_opt(&object.target_name())).await?,
+                None => existing = about.ask("read", api.get_opt(&name)).await?.flatten(),
             },
             Action::Update(secret) => {
-                match write(api.replace(&object.target_name(), &params, &secret)).await? {
+                match about.ask("update", api.replace(&name, &params, &secret)).await? {
                     Some(secret) => return Ok(applied(Some(secret), true, false, false)),
-                    None => existing = timed(api.get_opt(&object.target_name())).await?,
+                    None => existing = about.ask("read", api.get_opt(&name)).await?.flatten(),
                 }
             }
             Action::Delete {
                 uid,
                 resource_version,
             } => {
-                delete(
-                    client,
-                    fence,
-                    &namespace,
-                    &object.target_name(),
-                    &uid,
-                    &resource_version,
-                )
-                .await?;
+                delete(client, fence, &namespace, &name, &uid, &resource_version).await?;
                 return Ok(applied(None, true, false, true));
             }
         }
     }
     Err(ApplyError::Unreachable(format!(
-        "Secret {namespace}/{} is being changed by somebody else all the time",
-        object.target_name()
+        "Secret {namespace}/{name} is being changed by somebody else all the time"
     )))
 }
 
@@ -189,14 +180,14 @@ pub async fn delete(
         }),
         ..DeleteParams::default()
     };
-    match tokio::time::timeout(TIMEOUT, api.delete(name, &params)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(ApplyError::Unreachable(format!(
+    // One that is gone is as it should be.
+    let call = async { api.delete(name, &params).await.map(drop).or_else(gone) };
+    let done = About::secret(namespace, name).ask("delete", call).await?;
+    done.ok_or_else(|| {
+        ApplyError::Unreachable(format!(
             "Secret {namespace}/{name} changed while it was to be deleted"
-        ))),
-        other => settle(other.map(|result| result.map(|_| ()))),
-    }
+        ))
+    })
 }
 
 /// Removes ESO's finalizer from an ExternalSecret that is being deleted. We set none ourselves: owned
@@ -224,49 +215,22 @@ pub async fn remove_finalizer(
     let patch = json!({"metadata": {"finalizers": kept, "resourceVersion": object.resource_version()}});
     let api: Api<ExternalSecret> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     let (name, params, patch) = (object.name_any(), PatchParams::default(), Patch::Merge(&patch));
-    match tokio::time::timeout(TIMEOUT, api.patch(&name, &params, &patch)).await {
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(()),
-        other => settle(other.map(|result| result.map(|_| ()))),
-    }
+    let about = About::object::<ExternalSecret>(&object.namespace().unwrap_or_default(), &name);
+    let call = async { api.patch(&name, &params, &patch).await.map(drop).or_else(gone) };
+    let done = about.ask("remove the finalizer of", call).await?;
+    done.ok_or_else(|| {
+        ApplyError::Unreachable(format!(
+            "{} changed while its finalizer was to be removed",
+            about.what
+        ))
+    })
 }
 
-/// `None` means that the Secret was changed, made or deleted by somebody else meanwhile. Also a create
-/// that the client library repeated by itself ends here, and finds its own Secret.
-async fn write(
-    call: impl Future<Output = Result<Secret, kube::Error>>,
-) -> Result<Option<Secret>, ApplyError> {
-    match tokio::time::timeout(TIMEOUT, call).await {
-        Ok(Err(kube::Error::Api(status)))
-            if status.code == 409 || (status.code == 404 && status.is_not_found()) =>
-        {
-            if status.reason == "NotFound" && status.message.contains("namespaces") {
-                return Err(ApplyError::Refused(status.message.clone()));
-            }
-            Ok(None)
-        }
-        other => settle(other).map(Some),
-    }
-}
-
-async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApplyError> {
-    settle(tokio::time::timeout(TIMEOUT, call).await)
-}
-
-fn settle<T>(result: Result<Result<T, kube::Error>, tokio::time::error::Elapsed>) -> Result<T, ApplyError> {
-    match result {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
-            // Validation errors of the API server quote the offending field; a Secret's data is not
-            // among what it quotes, but its keys are.
-            Err(ApplyError::Refused(format!(
-                "the API server answered {}: {}",
-                status.code, status.message
-            )))
-        }
-        Ok(Err(error)) => Err(ApplyError::Unreachable(describe(&error))),
-        Err(_) => Err(ApplyError::Unreachable(
-            "the API server did not answer in time".into(),
-        )),
+/// What is gone needs no more.
+fn gone(error: kube::Error) -> Result<(), kube::Error> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        error => Err(error),
     }
 }
 

@@ -10,3 +10,5 @@ pub mod manifest_apply;
 pub mod manifest_path;
 pub mod names;
 pub mod plan;
+mod request;
+pub mod typed;

@@ -10,6 +10,7 @@ use kube::{Resource, ResourceExt as _};
 
 use super::hash::DataHasher;
 use super::names;
+use super::typed::{self, Misfit};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::secret::SecretBytes;
 use crate::sync::assemble::Assembled;
@@ -161,6 +162,9 @@ pub enum TargetError {
         "could not update secret: the data of Secret {0} would be {1} bytes, and a Secret holds at most 1048576; take fewer keys"
     )]
     TooLarge(String, usize),
+    /// Its data is not what its type asks for.
+    #[error("could not update secret: Secret {0} has type {1}: {2}")]
+    Misfit(String, String, Misfit),
     /// `deletionPolicy: Delete` on a Secret that is not ours.
     #[error(
         "could not delete secret: Secret {0} is not controlled by this ExternalSecret; delete it by hand, or set deletionPolicy: Retain"
@@ -201,6 +205,7 @@ pub fn plan(
             return nothing(Outcome::Missing, None, false);
         }
         let secret = shape(owner, None, wanted, hasher)?;
+        check_type(owner, &secret)?;
         return Ok(Planned {
             action: Action::Create(Box::new(secret)),
             outcome: Outcome::Synced,
@@ -222,6 +227,7 @@ pub fn plan(
     let action = if secret == *existing {
         Action::Nothing
     } else {
+        check_type(owner, &secret)?;
         Action::Update(Box::new(secret))
     };
     Ok(Planned {
@@ -230,6 +236,13 @@ pub fn plan(
         binding,
         manages: true,
     })
+}
+
+fn check_type(owner: &ExternalSecret, secret: &Secret) -> Result<(), TargetError> {
+    let (Some(type_), Some(data)) = (&secret.type_, &secret.data) else {
+        return Ok(());
+    };
+    typed::check(type_, data).map_err(|misfit| TargetError::Misfit(name_of(owner), type_.clone(), misfit))
 }
 
 fn name_of(owner: &ExternalSecret) -> String {

@@ -38,3 +38,4 @@ mod tls;
 mod token_kinds;
 mod tokens;
 mod wire;
+mod writes;
