@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 
 use super::manifest_path::{Path, PathError};
 use super::names;
-use super::plan::{self, Outcome, Stale, Wanted};
+use super::plan::{self, Outcome, Wanted};
+use super::stale::Stale;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, ManifestReference};
 use crate::api::meta::is_object_name;
 use crate::secret::SecretBytes;

@@ -11,4 +11,5 @@ pub mod manifest_path;
 pub mod names;
 pub mod plan;
 mod request;
+mod stale;
 pub mod typed;

@@ -1,15 +1,16 @@
 //! What has to be written, decided without I/O: ownership, policies, stale keys, refusal of foreign objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt as _};
 
 use super::hash::DataHasher;
 use super::names;
+use super::stale::Stale;
 use super::typed::{self, Misfit};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::secret::SecretBytes;
@@ -462,47 +463,6 @@ fn merge_data(
             .map(|(key, value)| (key.clone(), ByteString(value.expose().to_vec()))),
     );
     data
-}
-
-/// What this ExternalSecret wrote before: removed first, so that what is no longer wanted goes.
-#[derive(Default)]
-pub(super) struct Stale {
-    data: BTreeSet<String>,
-    pub(super) labels: BTreeSet<String>,
-    pub(super) annotations: BTreeSet<String>,
-}
-
-impl Stale {
-    pub(super) fn find(entries: &[ManagedFieldsEntry], name: &str) -> Self {
-        let managers = names::field_managers(name);
-        let mut stale = Self::default();
-        for entry in entries {
-            if !entry
-                .manager
-                .as_ref()
-                .is_some_and(|manager| managers.contains(manager))
-            {
-                continue;
-            }
-            let Some(fields) = entry.fields_v1.as_ref().map(|fields| &fields.0) else {
-                continue;
-            };
-            let keys = |path: &str| {
-                let found = fields.pointer(path).and_then(|value| value.as_object());
-                found
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|(key, _)| key.strip_prefix("f:").map(String::from))
-                    .collect::<Vec<_>>()
-            };
-            stale.data.extend(keys("/f:data"));
-            stale.labels.extend(keys("/f:metadata/f:labels"));
-            stale.annotations.extend(keys("/f:metadata/f:annotations"));
-        }
-        // Kept until it is known to be wrong, see `seal`.
-        stale.annotations.remove(names::ANNOTATION_DATA_HASH);
-        stale
-    }
 }
 
 #[cfg(test)]
