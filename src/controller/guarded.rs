@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
 use serde::de::{DeserializeOwned, Error as _};
@@ -15,11 +15,38 @@ use serde_json::value::RawValue;
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, InvalidObject>);
 
-/// What can be read of nearly everything.
+/// What can be read of everything.
 #[derive(Deserialize)]
 struct Container {
     #[serde(default)]
-    metadata: ObjectMeta,
+    metadata: Metadata,
+}
+
+/// What has to be known of a malformed object. Not `managedFields`: they are as deep as the object, which may be
+/// deeper than any reader goes, and an object that cannot be read at all would end the list of all.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    deletion_timestamp: Option<Time>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(known: Metadata) -> Self {
+        Self {
+            name: known.name,
+            namespace: known.namespace,
+            uid: known.uid,
+            resource_version: known.resource_version,
+            generation: known.generation,
+            deletion_timestamp: known.deletion_timestamp,
+            ..Self::default()
+        }
+    }
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
@@ -29,7 +56,7 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
             .map(Ok)
             .or_else(|error| {
                 let Container { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-                let error = error.to_string();
+                let (error, metadata) = (error.to_string(), metadata.into());
                 Ok(Err(InvalidObject { error, metadata }))
             })
             .map(Self)
@@ -80,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::api::external_secret::ExternalSecret;
+    use crate::api::store::SecretStore;
 
     fn object(name: &str, data: &serde_json::Value) -> serde_json::Value {
         json!({
@@ -101,6 +129,29 @@ mod tests {
         assert_eq!(bad.meta().name.as_deref(), Some("bad"));
         assert!(bad.0.as_ref().unwrap_err().error.contains("expected a sequence"));
         assert_eq!(good.0.as_ref().unwrap().metadata.name.as_deref(), Some("good"));
+    }
+
+    #[test]
+    fn an_object_that_is_too_deep_to_be_read_is_known_by_its_name_and_its_neighbour_is_read() {
+        for depth in [130, 9_000] {
+            let spec = format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+            let fields = format!("{}{{}}{}", r#"{"f:a":"#.repeat(depth), "}".repeat(depth));
+            let deep = format!(
+                r#"{{"metadata":{{"namespace":"db","name":"deep","uid":"u","generation":2,"managedFields":[{{
+                "manager":"m","operation":"Update","apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{fields}}}]}},
+                "spec":{{"provider":{{"aws":{spec}}}}}}}"#
+            );
+            let good = r#"{"metadata":{"name":"good"},"spec":{"provider":{"aws":{}}}}"#;
+            let list = format!(r#"{{"metadata":{{}},"items":[{deep},{good}]}}"#);
+            let list: ObjectList<Guarded<SecretStore>> = serde_json::from_str(&list).unwrap();
+            let [bad, good] = list.items.as_slice() else {
+                unreachable!()
+            };
+            let meta = bad.meta();
+            assert_eq!((meta.name.as_deref(), meta.generation), (Some("deep"), Some(2)));
+            assert!(bad.0.as_ref().unwrap_err().error.contains("recursion limit"));
+            assert!(good.0.is_ok());
+        }
     }
 
     #[test]

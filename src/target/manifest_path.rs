@@ -2,8 +2,15 @@
 
 use serde_json::{Map, Value};
 
-/// Highest index: a list grows up to it, and must not eat the memory.
+/// Highest index, and the highest sum of those of one path: lists grow up to them, and must not eat the memory.
 const INDEX_MAX: usize = 10_000;
+/// Keys and indexes of a path. Whoever writes, reads or drops an object goes as deep as it is nested, and the API
+/// client reads none deeper than 128: a path and what is rendered for it stay below that together.
+const STEPS_MAX: usize = 32;
+/// Bytes of a path.
+const LENGTH_MAX: usize = 4096;
+/// Bytes of a path that a message shows.
+const SHOWN_MAX: usize = 100;
 
 /// A place in an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +42,12 @@ impl Path {
     /// If it is none, or leads to what a template must not set.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         let wrong = |problem: String| PathError {
-            path: text.to_string(),
+            path: shown(text),
             problem,
         };
+        if text.len() > LENGTH_MAX {
+            return Err(wrong(format!("is longer than {LENGTH_MAX} bytes; shorten it")));
+        }
         let mut steps = Vec::new();
         for segment in text.split('.') {
             let (name, indexes) = match segment.split_once('[') {
@@ -55,6 +65,18 @@ impl Path {
             if let Some(indexes) = indexes {
                 steps.extend(read_indexes(indexes).map_err(wrong)?);
             }
+            if steps.len() > STEPS_MAX {
+                return Err(wrong(format!(
+                    "has more than {STEPS_MAX} keys and indexes; render a map for a place nearer to the root"
+                )));
+            }
+        }
+        let indexes = steps.iter().map(|step| match step {
+            Step::Index(index) => *index,
+            Step::Key(_) => 0,
+        });
+        if indexes.sum::<usize>() > INDEX_MAX {
+            return Err(wrong(format!("has indexes of more than {INDEX_MAX} together")));
         }
         let path = Self {
             text: text.to_string(),
@@ -81,7 +103,7 @@ impl Path {
 
     fn wrong(&self, problem: String) -> PathError {
         PathError {
-            path: self.text.clone(),
+            path: shown(&self.text),
             problem,
         }
     }
@@ -132,6 +154,14 @@ impl Path {
             items.resize(index + 1, Value::Null);
         }
         items.get_mut(index).ok_or_else(nothing)
+    }
+}
+
+/// As much of a path as a message shows.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_string(),
     }
 }
 
@@ -231,6 +261,31 @@ mod tests {
             assert_eq!(error.path, bad);
         }
         assert!(Path::parse("a[10000]").is_ok());
+    }
+
+    #[test]
+    fn a_path_is_as_deep_and_as_long_as_an_object_may_be_nested() {
+        let deep = |count: usize| vec!["a"; count].join(".");
+        let lists = |count: usize| format!("a{}", "[0]".repeat(count));
+        let mut object = json!({});
+        Path::parse(&deep(STEPS_MAX))
+            .unwrap()
+            .put(&mut object, json!("v"))
+            .unwrap();
+        assert!(serde_json::from_str::<Value>(&object.to_string()).is_ok());
+        assert!(Path::parse(&lists(STEPS_MAX - 1)).is_ok());
+        for bad in [
+            deep(STEPS_MAX + 1),
+            lists(STEPS_MAX),
+            deep(1_000_000),
+            lists(1_000_000),
+            "a".repeat(LENGTH_MAX + 1),
+            "a[6000][6000]".into(),
+        ] {
+            // It is read where an overflow would be seen: on the stack of a worker.
+            let error = Path::parse(&bad).unwrap_err();
+            assert!(error.path.len() < 2 * SHOWN_MAX, "{} bytes", error.path.len());
+        }
     }
 
     #[test]

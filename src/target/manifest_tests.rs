@@ -177,6 +177,33 @@ fn rendered_paths_are_merged_in_order() {
 }
 
 #[test]
+fn no_path_and_no_rendered_yaml_makes_an_object_that_is_too_deep_to_be_read() {
+    let app = manifest("example.com/v1", "App");
+    let place = |depth: usize| vec!["a"; depth].join(".");
+    let yaml = |depth: usize| format!("{}x{}", "[".repeat(depth), "]".repeat(depth));
+    let made = |path: &str, text: &str| {
+        decide(
+            json!({"template": {}, "deletionPolicy": "Merge"}),
+            &app,
+            None,
+            &read(&[]),
+            &[(path, text)],
+        )
+    };
+    let object = written(made(&place(32), &yaml(60)).unwrap());
+    let text = serde_json::to_string(&object).unwrap();
+    assert!(serde_json::from_str::<DynamicObject>(&text).is_ok());
+    for (path, text) in [
+        (place(400_000), yaml(1)),
+        (place(1), yaml(200_000)),
+        (place(32), yaml(100)),
+        (place(1), "- ".repeat(100_000)),
+    ] {
+        assert!(made(&path, &text).is_err());
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_told_without_its_value() {
     let bad_path = decide(
         json!({}),

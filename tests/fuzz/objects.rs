@@ -201,7 +201,11 @@ fn check_allowed(patterns: &Changed, path: &Changed) -> Result<(), TestCaseError
 }
 
 fn check_place(place: &Changed) -> Result<(), TestCaseError> {
-    let Ok(path) = timed(|| Path::parse(&text(apply(place, PLACES))))? else {
+    // Repeated, so that it is sometimes deeper than any object may be.
+    let (seed, changes) = place;
+    let one = text(apply(place, PLACES));
+    let place = vec![one; 1 + seed.index(4) * changes.len() * 500].join(".");
+    let Ok(path) = timed(|| Path::parse(&place))? else {
         return Ok(());
     };
     let mut object =
@@ -217,9 +221,11 @@ fn check_place(place: &Changed) -> Result<(), TestCaseError> {
     ] {
         prop_assert_eq!(object.pointer(field), before.pointer(field));
     }
+    let made = object.to_string();
+    prop_assert!(made.len() < 1 << 20, "a short path made a large object");
     prop_assert!(
-        object.to_string().len() < 1 << 20,
-        "a short path made a large object"
+        serde_json::from_str::<Value>(&made).is_ok(),
+        "too deep to be read"
     );
     Ok(())
 }
