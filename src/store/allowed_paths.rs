@@ -4,6 +4,8 @@
 //! A pattern is a path as a store resolves it: below the mount, or beginning with it if the store has no `path`.
 //! `*` is any text within a segment, `**` any number of segments, `{{namespace}}` the namespace that asks.
 
+use std::borrow::Cow;
+
 use crate::vault::json::Json;
 
 /// The annotation.
@@ -11,21 +13,40 @@ pub const ANNOTATION: &str = "keyferry.dev/allowed-paths";
 const NAMESPACE: &str = "{{namespace}}";
 /// Each path and each name of a folder is held against every pattern.
 const PATTERNS_MAX: usize = 1_000;
+/// Segments of all patterns together: what one path costs at most is so many comparisons for each of its segments.
+const TOGETHER_MAX: usize = 8_000;
+/// Segments of a pattern, and of a path that any pattern allows.
+const SEGMENTS_MAX: usize = 64;
+/// Stars of a segment.
+const STARS_MAX: usize = 8;
+/// Bytes of a pattern.
+const LENGTH_MAX: usize = 1_024;
+/// Characters of a pattern that a message shows.
+const SHOWN_MAX: usize = 100;
+/// Comparisons after which others get their turn: well below a millisecond.
+const TURN: usize = 20_000;
 
 /// The patterns of one store. None of them means that nothing may be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedPaths {
-    patterns: Vec<Vec<Part>>,
+    patterns: Vec<Pattern>,
+    /// How many segments they have together.
+    segments: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    /// `**`: any number of segments, also none.
-    Segments,
-    /// One segment: the texts between its stars. The namespace is put in when a path is judged, so that it is
-    /// never taken for a pattern.
-    Segment(Vec<String>),
+/// A pattern, cut at each `**`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Pattern {
+    /// What a path begins with.
+    head: Vec<Segment>,
+    /// What stands behind each `**`: any number of segments may come before it, also none. The path ends with the last.
+    behind: Vec<Vec<Segment>>,
 }
+
+/// One segment: the texts between its stars. The namespace is put in when a path is judged, so that it is never taken
+/// for a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Segment(Vec<String>);
 
 impl AllowedPaths {
     /// Compiles the annotation: one pattern a line; empty lines and those that begin with `#` do not count.
@@ -33,27 +54,36 @@ impl AllowedPaths {
     /// # Errors
     /// The first line that is no pattern, and why.
     pub fn compile(text: &str) -> Result<Self, String> {
-        let mut patterns = Vec::new();
+        let (mut patterns, mut segments) = (Vec::new(), 0_usize);
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let pattern = pattern(line).map_err(|why| {
+            let (pattern, size) = Pattern::compile(line).map_err(|why| {
+                let shown: String = line.chars().take(SHOWN_MAX).collect();
+                let cut = if shown.len() < line.len() { "…" } else { "" };
                 format!(
-                    "annotation {ANNOTATION}, line {}: '{}' {why}",
+                    "annotation {ANNOTATION}, line {}: '{}{cut}' {why}",
                     number + 1,
-                    line.escape_debug()
+                    shown.escape_debug()
                 )
             })?;
             patterns.push(pattern);
+            segments += size;
+            if patterns.len() > PATTERNS_MAX {
+                return Err(format!(
+                    "annotation {ANNOTATION} has more than {PATTERNS_MAX} patterns; use * and {NAMESPACE} to need fewer"
+                ));
+            }
+            if segments > TOGETHER_MAX {
+                return Err(format!(
+                    "annotation {ANNOTATION} has patterns of more than {TOGETHER_MAX} segments together; use ** and \
+                     {NAMESPACE} to need fewer"
+                ));
+            }
         }
-        if patterns.len() > PATTERNS_MAX {
-            return Err(format!(
-                "annotation {ANNOTATION} has more than {PATTERNS_MAX} patterns; use * and {NAMESPACE} to need fewer"
-            ));
-        }
-        Ok(Self { patterns })
+        Ok(Self { patterns, segments })
     }
 
     /// Whether nobody may read anything.
@@ -65,23 +95,23 @@ impl AllowedPaths {
     /// Whether the namespace may read this secret.
     #[must_use]
     pub fn allow(&self, namespace: &str, path: &str) -> bool {
-        self.patterns
-            .iter()
-            .any(|pattern| reached(pattern, namespace, path).last() == Some(&true))
+        let path: Vec<&str> = segments(path).take(SEGMENTS_MAX + 1).collect();
+        path.len() <= SEGMENTS_MAX && self.patterns.iter().any(|pattern| pattern.fits(namespace, &path))
     }
 
     /// Whether there may be a secret below this folder that the namespace may read; others need not be listed.
     #[must_use]
     pub fn lead_through(&self, namespace: &str, folder: &str) -> bool {
-        self.patterns.iter().any(|pattern| {
-            let reached = reached(pattern, namespace, folder);
-            reached.iter().take(pattern.len()).any(|here| *here)
-        })
+        let folder: Vec<&str> = segments(folder).take(SEGMENTS_MAX).collect();
+        folder.len() < SEGMENTS_MAX
+            && self
+                .patterns
+                .iter()
+                .any(|pattern| pattern.leads_through(namespace, &folder))
     }
 
-    /// The names in a folder that the namespace may know of.
-    #[must_use]
-    pub fn shown(&self, namespace: &str, folder: &str, names: &[Json]) -> Vec<Json> {
+    /// The names in a folder that the namespace may know of. There may be many: others get their turn meanwhile.
+    pub async fn shown(&self, namespace: &str, folder: &str, names: &[Json]) -> Vec<Json> {
         let may_know = |name: &&Json| {
             let name = name.as_str().unwrap_or_default();
             let path = format!("{folder}/{name}");
@@ -91,7 +121,18 @@ impl AllowedPaths {
                 self.allow(namespace, &path)
             }
         };
-        names.iter().filter(may_know).cloned().collect()
+        let mut shown = Vec::new();
+        for some in names.chunks(self.at_a_turn()) {
+            shown.extend(some.iter().filter(may_know).cloned());
+            tokio::task::yield_now().await;
+        }
+        shown
+    }
+
+    /// How many paths may be judged before others get their turn.
+    #[must_use]
+    pub fn at_a_turn(&self) -> usize {
+        TURN / (self.segments + 1) + 1
     }
 }
 
@@ -100,94 +141,145 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|segment| !segment.is_empty())
 }
 
-fn pattern(line: &str) -> Result<Vec<Part>, &'static str> {
-    if line.chars().any(char::is_control) {
-        return Err("holds control characters");
-    }
-    if line.ends_with('/') {
-        return Err("ends with '/'; write ** behind it for all that is below");
-    }
-    let mut parts = Vec::new();
-    for segment in line.split('/') {
-        parts.push(part(segment)?);
-    }
-    // What is below a folder is not the folder itself.
-    if parts.last() == Some(&Part::Segments) {
-        parts.push(Part::Segment(vec![String::new(), String::new()]));
-    }
-    Ok(parts)
-}
-
-fn part(segment: &str) -> Result<Part, &'static str> {
-    let literal = segment.replace(NAMESPACE, "");
-    match segment {
-        "" => Err("has an empty segment; begin without '/', and write single ones"),
-        "." | ".." => Err("has a '.' or '..' segment, which no path has"),
-        "**" => Ok(Part::Segments),
-        _ if segment.contains("**") => Err("has '**' beside other text; it stands for whole segments"),
-        _ if literal.contains("{{") || literal.contains("}}") => {
-            Err("has something else than {{namespace}} in double braces")
+impl Pattern {
+    /// The pattern, and how many segments it has.
+    fn compile(line: &str) -> Result<(Self, usize), String> {
+        if line.len() > LENGTH_MAX {
+            return Err(format!(
+                "is longer than {LENGTH_MAX} bytes; use * or ** for parts of it"
+            ));
         }
-        _ => Ok(Part::Segment(segment.split('*').map(String::from).collect())),
-    }
-}
-
-/// Which places of a pattern one may stand at after this path; the last one is its end.
-fn reached(pattern: &[Part], namespace: &str, path: &str) -> Vec<bool> {
-    let mut here = vec![false; pattern.len() + 1];
-    enter(pattern, &mut here, 0);
-    for segment in segments(path) {
-        let mut next = vec![false; here.len()];
-        let standing = pattern
-            .iter()
-            .zip(&here)
-            .enumerate()
-            .filter(|(_, (_, here))| **here);
-        for (at, (part, _)) in standing {
-            match part {
-                Part::Segments => enter(pattern, &mut next, at),
-                Part::Segment(texts) if fits(texts, namespace, segment) => enter(pattern, &mut next, at + 1),
-                Part::Segment(_) => {}
+        if line.chars().any(char::is_control) {
+            return Err("holds control characters".into());
+        }
+        if line.ends_with('/') {
+            return Err("ends with '/'; write ** behind it for all that is below".into());
+        }
+        if line.split('/').count() > SEGMENTS_MAX {
+            return Err(format!(
+                "has more than {SEGMENTS_MAX} segments; use ** for some of them"
+            ));
+        }
+        let mut pattern = Self::default();
+        let mut size = 0;
+        for text in line.split('/') {
+            let segment = Segment::compile(text)?;
+            size += 1;
+            match (segment, pattern.behind.last_mut()) {
+                // A second one right behind it says nothing new.
+                (None, Some(run)) if run.is_empty() => {}
+                (None, _) => pattern.behind.push(Vec::new()),
+                (Some(segment), Some(run)) => run.push(segment),
+                (Some(segment), None) => pattern.head.push(segment),
             }
         }
-        here = next;
-    }
-    here
-}
-
-/// Stands at a place, and behind it if nothing needs to be read there.
-fn enter(pattern: &[Part], places: &mut [bool], at: usize) {
-    for (place, part) in places
-        .iter_mut()
-        .skip(at)
-        .zip(pattern.iter().skip(at).map(Some).chain([None]))
-    {
-        *place = true;
-        if part != Some(&Part::Segments) {
-            return;
+        // What is below a folder is not the folder itself.
+        if let Some(run) = pattern.behind.last_mut().filter(|run| run.is_empty()) {
+            run.push(Segment::any());
         }
+        Ok((pattern, size))
+    }
+
+    /// Whether this is a path that the pattern describes. Each run of segments is taken where it fits first: a later
+    /// place would leave less for those behind it, and none is ever looked at again.
+    fn fits(&self, namespace: &str, path: &[&str]) -> bool {
+        let Some((begin, rest)) = path.split_at_checked(self.head.len()) else {
+            return false;
+        };
+        if !all_fit(&self.head, namespace, begin) {
+            return false;
+        }
+        let Some((last, between)) = self.behind.split_last() else {
+            return rest.is_empty();
+        };
+        let Some((mut rest, end)) = rest
+            .len()
+            .checked_sub(last.len())
+            .and_then(|at| rest.split_at_checked(at))
+        else {
+            return false;
+        };
+        all_fit(last, namespace, end)
+            && between.iter().all(|run| {
+                let mut places = rest.windows(run.len().max(1));
+                let found = places.position(|place| all_fit(run, namespace, place));
+                let behind = found.and_then(|at| rest.get(at + run.len()..));
+                rest = behind.unwrap_or_default();
+                behind.is_some()
+            })
+    }
+
+    /// Whether a path that the pattern describes may go on behind this folder.
+    fn leads_through(&self, namespace: &str, folder: &[&str]) -> bool {
+        let common = folder.len().min(self.head.len());
+        let longer = !self.behind.is_empty() || folder.len() < self.head.len();
+        longer
+            && self
+                .head
+                .iter()
+                .zip(folder)
+                .take(common)
+                .all(|(segment, text)| segment.fits(namespace, text))
     }
 }
 
-/// Whether a segment is these texts with anything between them.
-fn fits(texts: &[String], namespace: &str, segment: &str) -> bool {
-    let texts: Vec<String> = texts
+fn all_fit(pattern: &[Segment], namespace: &str, path: &[&str]) -> bool {
+    pattern
         .iter()
-        .map(|text| text.replace(NAMESPACE, namespace))
-        .collect();
-    match texts.as_slice() {
-        [] => false,
-        [only] => only == segment,
-        [first, between @ .., last] => {
-            let inner = segment
-                .strip_prefix(first.as_str())
-                .and_then(|rest| rest.strip_suffix(last.as_str()));
-            let behind = between.iter().try_fold(inner.unwrap_or_default(), |rest, text| {
-                rest.find(text.as_str())
-                    .and_then(|at| rest.get(at + text.len()..))
-            });
-            inner.is_some() && behind.is_some()
+        .zip(path)
+        .all(|(segment, text)| segment.fits(namespace, text))
+}
+
+impl Segment {
+    fn any() -> Self {
+        Self(vec![String::new(), String::new()])
+    }
+
+    /// The segment; `None` for `**`.
+    fn compile(text: &str) -> Result<Option<Self>, String> {
+        let literal = text.replace(NAMESPACE, "");
+        let why = match text {
+            "" => "has an empty segment; begin without '/', and write single ones",
+            "." | ".." => "has a '.' or '..' segment, which no path has",
+            "**" => return Ok(None),
+            _ if text.contains("**") => "has '**' beside other text; it stands for whole segments",
+            _ if literal.contains("{{") || literal.contains("}}") => {
+                "has something else than {{namespace}} in double braces"
+            }
+            _ if text.matches('*').count() > STARS_MAX => {
+                return Err(format!("has more than {STARS_MAX} '*' in one segment"));
+            }
+            _ => return Ok(Some(Self(text.split('*').map(String::from).collect()))),
+        };
+        Err(why.into())
+    }
+
+    /// Whether a segment is these texts with anything between them.
+    fn fits(&self, namespace: &str, segment: &str) -> bool {
+        let put_in = |text| put_in(text, namespace);
+        match self.0.as_slice() {
+            [] => false,
+            [only] => put_in(only) == segment,
+            [first, between @ .., last] => {
+                let inner = segment
+                    .strip_prefix(put_in(first).as_ref())
+                    .and_then(|rest| rest.strip_suffix(put_in(last).as_ref()));
+                let behind = between.iter().try_fold(inner.unwrap_or_default(), |rest, text| {
+                    let text = put_in(text);
+                    rest.find(text.as_ref())
+                        .and_then(|at| rest.get(at + text.len()..))
+                });
+                inner.is_some() && behind.is_some()
+            }
         }
+    }
+}
+
+/// A part of a pattern for this namespace.
+fn put_in<'a>(text: &'a str, namespace: &str) -> Cow<'a, str> {
+    match text.contains(NAMESPACE) {
+        true => text.replace(NAMESPACE, namespace).into(),
+        false => text.into(),
     }
 }
 

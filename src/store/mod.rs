@@ -347,7 +347,7 @@ impl Stores {
             .session(store, settings, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
         let answer = session.ask(path.clone(), question).await?;
-        Ok(store.show(&settings.kv, namespace, &path, question, answer))
+        Ok(store.show(&settings.kv, namespace, &path, question, answer).await)
     }
 
     fn session(

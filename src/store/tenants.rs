@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// Leaves out of a list of names what the namespace may not know.
-    pub(super) fn show(
+    pub(super) async fn show(
         &self,
         kv: &Kv,
         namespace: &str,
@@ -111,11 +111,22 @@ impl Store {
                 hidden: false,
             };
         };
-        let shown = allowed.shown(namespace, &folder.within(kv), names);
+        let shown = allowed.shown(namespace, &folder.within(kv), names).await;
         Told {
             hidden: shown.len() < names.len(),
             answer: KvAnswer::Found(Arc::new(Json::Array(shown))),
         }
+    }
+}
+
+impl Store {
+    /// How many paths may be permitted before others get their turn.
+    #[must_use]
+    pub fn at_a_turn(&self) -> usize {
+        self.access
+            .paths
+            .as_ref()
+            .map_or(usize::MAX, AllowedPaths::at_a_turn)
     }
 }
 

@@ -122,6 +122,69 @@ fn what_is_no_pattern_is_named_with_its_line_and_the_reason() {
 }
 
 #[test]
+fn an_annotation_that_would_take_long_to_judge_is_refused_with_what_is_too_much() {
+    let stars = "**/a/".repeat(40_000);
+    let long = "a".repeat(LENGTH_MAX + 1);
+    let many = format!("{}\n", ["x"; SEGMENTS_MAX].join("/")).repeat(PATTERNS_MAX);
+    for (text, why) in [
+        (stars.as_str(), "longer than 1024 bytes"),
+        (&long, "longer than 1024 bytes"),
+        (&"a/".repeat(SEGMENTS_MAX + 1), "ends with '/'"),
+        (&["a"; SEGMENTS_MAX + 1].join("/"), "more than 64 segments"),
+        (&"a*".repeat(STARS_MAX + 1), "more than 8 '*' in one segment"),
+        (&many, "more than 8000 segments together"),
+    ] {
+        let error = AllowedPaths::compile(text).unwrap_err();
+        assert!(error.contains(why) && error.len() < 500, "{error}");
+    }
+}
+
+#[test]
+fn the_worst_annotation_and_path_are_judged_in_a_bounded_number_of_comparisons() {
+    // Each pattern fits nearly to its end at every place; with backtracking this would take longer than the sun lasts.
+    let line = format!("{}b", "**/a/a/a/".repeat(SEGMENTS_MAX / 4 - 1));
+    let text = format!("{line}\n").repeat(TOGETHER_MAX / line.split('/').count());
+    let allowed = AllowedPaths::compile(&text).unwrap();
+    let path = ["a"; SEGMENTS_MAX].join("/");
+    let begin = std::time::Instant::now();
+    assert!(!allowed.allow("ns", &path));
+    // What that takes at most, beside as many plain comparisons.
+    let (judged, begin) = (begin.elapsed(), std::time::Instant::now());
+    let one = Segment(vec!["a".into()]);
+    let fits = (0..TOGETHER_MAX * SEGMENTS_MAX)
+        .filter(|_| std::hint::black_box(&one).fits("ns", std::hint::black_box("a")));
+    assert_eq!(fits.count(), TOGETHER_MAX * SEGMENTS_MAX);
+    let reference = begin.elapsed();
+    assert!(judged < 5 * reference, "{judged:?}, {reference:?}");
+    assert!(!allowed.allow("ns", &vec!["b"; SEGMENTS_MAX + 1].join("/")));
+    assert!(
+        !AllowedPaths::compile("**")
+            .unwrap()
+            .allow("ns", &"b/".repeat(1_000_000))
+    );
+}
+
+#[tokio::test]
+async fn others_get_their_turn_while_many_names_are_judged() {
+    let text = "**/x/y/z\n".repeat(1_000);
+    let allowed = AllowedPaths::compile(&text).unwrap();
+    let names = vec![Json::String("name".into()); 10_000];
+    let turns = std::cell::Cell::new(0);
+    let others = async {
+        loop {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        shown = allowed.shown("ns", "folder", &names) => assert!(shown.is_empty()),
+        () = others => {}
+    }
+    assert!(turns.get() > 1_000, "{} turns", turns.get());
+}
+
+#[test]
 fn only_folders_that_may_hold_something_allowed_lead_further() {
     let text = "tenants/{{namespace}}/**\nshared/*/tls\n**/public\n".replace("**/public\n", "");
     let allowed = AllowedPaths::compile(&text).unwrap();
@@ -153,7 +216,7 @@ fn names_that_a_namespace_may_not_know_are_not_shown() {
         .map(|name| Json::String((*name).into()))
         .collect();
     let shown = |folder: &str| -> Vec<String> {
-        let shown = allowed.shown("a", folder, &names);
+        let shown = futures::executor::block_on(allowed.shown("a", folder, &names));
         shown
             .iter()
             .filter_map(|name| name.as_str().map(String::from))
@@ -298,7 +361,7 @@ proptest! {
             visible &= allowed.lead_through("ns", &way.join("/"));
             let end = if i + 1 == all.len() { "" } else { "/" };
             let name = Json::String(format!("{segment}{end}"));
-            visible &= allowed.shown("ns", &way.join("/"), &[name]).len() == 1;
+            visible &= futures::executor::block_on(allowed.shown("ns", &way.join("/"), &[name])).len() == 1;
             way.push(*segment);
         }
         prop_assert_eq!(visible, allowed.allow("ns", &path));
