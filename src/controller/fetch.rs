@@ -1,5 +1,7 @@
 //! The reads of a plan: single secrets at once, searches folder by folder.
 
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +50,7 @@ pub async fn read_all(
     let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
         let asked = Asked { read, store };
         match store.source() {
-            Source::Fake(fake) => asked.fake(fake),
+            Source::Fake(fake) => asked.fake(ctx, key, fake).await,
             Source::Vault(settings) => {
                 let reader = Reader {
                     ctx,
@@ -168,10 +170,12 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn fake(self, fake: &Fake) -> Result<Answer, Failure> {
+    async fn fake(self, ctx: &Context, key: &ObjectKey, fake: &Fake) -> Result<Answer, Failure> {
         match &self.read.what {
             What::Find(filter) => {
-                find::among(filter, fake.latest()).map_err(|error| self.failed(&error.to_string()))
+                let (filter, fake) = (filter.clone(), fake.clone());
+                let found = ctx.beside(key, 0, move || find::among(&filter, fake.latest()));
+                found.await?.map_err(|error| self.failed(&error.to_string()))
             }
             What::Value | What::Metadata => {
                 let value = fake.value(&self.read.key, self.read.version.as_deref());
@@ -250,10 +254,10 @@ impl Reader<'_> {
         }
         let folder = self.settings.kv.folder(&self.asked.read.key);
         let folder = folder.map_err(|error| self.failure(ReadError::Vault(error)))?;
-        let (mut search, first) = Search::begin(&self.asked.read.key, filter)
-            .map_err(|error| self.asked.failed(&error.to_string()))?;
+        let (mut search, first) = Search::begin(&self.asked.read.key, filter);
         let mut waiting = vec![first];
         let mut under_way = FuturesUnordered::new();
+        let mut arrived = VecDeque::new();
         let mut hidden = false;
         loop {
             while under_way.len() < SEARCH_WIDTH
@@ -266,22 +270,59 @@ impl Reader<'_> {
                 };
                 under_way.push(async move { (ask, self.ask(path, question).await) });
             }
-            let Some((ask, answer)) = under_way.next().await else {
-                return match search.end() {
-                    // Not 'nothing is there': that could delete the target when the annotation is made stricter.
-                    Answer::Many(found) if found.is_empty() && hidden => Err(self.asked.failed(&format!(
-                        "nothing that fits may be read from namespace {}: the store's annotation {ANNOTATION} hides the \
-                         rest",
-                        self.key.namespace
-                    ))),
-                    end => Ok(end),
-                };
+            let next = match arrived.pop_front() {
+                Some(next) => Some(next),
+                None => under_way.next().await,
+            };
+            let Some((ask, answer)) = next else {
+                return self.end_of(search, hidden);
             };
             let (answer, part) = answer?;
             *taken += answer.size();
             hidden |= part;
+            let mut told = pin!(self.tell(filter, search, ask, answer));
+            let further;
+            (search, further) = loop {
+                // The answers to what was asked are taken meanwhile: nobody reads a connection that waits.
+                tokio::select! {
+                    told = &mut told => break told?,
+                    Some(more) = under_way.next() => arrived.push_back(more),
+                }
+            };
+            waiting.extend(further);
+        }
+    }
+
+    /// Tells a search an answer; gives it back with what to ask now. Names are compared beside the loops.
+    async fn tell(
+        &self,
+        filter: &Filter,
+        mut search: Search,
+        ask: Ask,
+        answer: Answer,
+    ) -> Result<(Search, Vec<Ask>), Failure> {
+        let costly = filter.compares() && matches!(ask, Ask::Names(_));
+        let bytes = answer.size();
+        let tell = move || {
             let further = search.tell(ask, answer);
-            waiting.extend(further.map_err(|error| self.asked.failed(&error.to_string()))?);
+            (search, further)
+        };
+        let (search, further) = match costly {
+            true => self.ctx.beside(self.key, bytes, tell).await?,
+            false => tell(),
+        };
+        let further = further.map_err(|error| self.asked.failed(&error.to_string()))?;
+        Ok((search, further))
+    }
+
+    fn end_of(&self, search: Search, hidden: bool) -> Result<Answer, Failure> {
+        match search.end() {
+            // Not 'nothing is there': that could delete the target when the annotation is made stricter.
+            Answer::Many(found) if found.is_empty() && hidden => Err(self.asked.failed(&format!(
+                "nothing that fits may be read from namespace {}: the store's annotation {ANNOTATION} hides the rest",
+                self.key.namespace
+            ))),
+            end => Ok(end),
         }
     }
 

@@ -3,12 +3,12 @@
 
 use std::ops::RangeInclusive;
 
-use k8s_openapi::jiff::{Timestamp, civil::Date, tz::TimeZone};
+use k8s_openapi::jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
 
 use crate::api::duration::GoDuration;
 
 /// `0 0 29 2 *` fires at most this seldom: there is no 29 February in 2100.
-const DAYS_MAX: usize = 366 * 9;
+const DAYS_MAX: i64 = 366 * 9;
 const MINUTES_A_DAY: i64 = 24 * 60;
 const MONTHS: &[&str] = &[
     "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
@@ -104,14 +104,21 @@ impl Schedule {
                 let minute = after.as_second().div_euclid(60) + 1;
                 let mut from = minute.rem_euclid(MINUTES_A_DAY);
                 let mut date = date_of(minute)?;
-                for _ in 0..DAYS_MAX {
+                let last = date.checked_add(Span::new().days(DAYS_MAX)).ok()?;
+                while date < last {
                     if fields.on(date)
                         && let Some(minute) = (from..MINUTES_A_DAY).find(|minute| fields.at(*minute))
                     {
                         return time_of(date, minute);
                     }
                     from = 0;
-                    date = date.tomorrow().ok()?;
+                    // Months that are not meant are passed over whole.
+                    let end = if fields.in_month(date) {
+                        date
+                    } else {
+                        date.last_of_month()
+                    };
+                    date = end.tomorrow().ok()?;
                 }
                 None
             }
@@ -130,14 +137,20 @@ impl Schedule {
                 let minute = until.as_second().div_euclid(60);
                 let mut to = minute.rem_euclid(MINUTES_A_DAY);
                 let mut date = date_of(minute)?;
-                for _ in 0..DAYS_MAX {
+                let first = date.checked_sub(Span::new().days(DAYS_MAX)).ok()?;
+                while date > first {
                     if fields.on(date)
                         && let Some(minute) = (0..=to).rev().find(|minute| fields.at(*minute))
                     {
                         return time_of(date, minute);
                     }
                     to = MINUTES_A_DAY - 1;
-                    date = date.yesterday().ok()?;
+                    let begin = if fields.in_month(date) {
+                        date
+                    } else {
+                        date.first_of_month()
+                    };
+                    date = begin.yesterday().ok()?;
                 }
                 None
             }
@@ -164,7 +177,11 @@ impl Fields {
         } else {
             day && weekday
         };
-        right_day && has(self.months, i64::from(date.month()))
+        right_day && self.in_month(date)
+    }
+
+    fn in_month(&self, date: Date) -> bool {
+        has(self.months, i64::from(date.month()))
     }
 
     fn at(&self, minute_of_day: i64) -> bool {

@@ -5,7 +5,12 @@
 //! To leave it out would drop a key from a Secret that is good, or make one that lacks it (promise 1); the message
 //! names the path and the policy that is missing.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use regex::bytes::Regex;
 
 use super::assemble::Answer;
 use crate::secret::SecretBytes;
@@ -20,11 +25,70 @@ const MAX_NAMES: usize = 10_000;
 const MAX_SECRETS: usize = 2_000;
 /// Bytes of all that is found; a Secret holds 1 MiB, and decoding or merging makes less of it.
 const MAX_BYTES: usize = 8 << 20;
+/// Bytes of a name, with its folders, that an expression is held against; Vault's own limits are far below.
+const MAX_NAME: usize = 4_096;
+/// Places of an expression times bytes of a name: what one comparison may cost.
+const MAX_COMPARISON: u64 = 50_000_000;
+/// How long the names of one folder may be compared.
+const TIME: Duration = Duration::from_secs(5);
+
+/// An expression, compiled. Two are the same if their texts are.
+#[derive(Clone, Debug)]
+struct Expression {
+    text: String,
+    regex: Regex,
+    places: u64,
+}
+
+impl Expression {
+    fn compile(text: String) -> Result<Self, String> {
+        let regex = re2::compile(&text).map_err(|error| error.to_string())?;
+        let places = re2::places(&regex);
+        Ok(Self { text, regex, places })
+    }
+
+    /// Whether the name matches; `end` is when it must be known.
+    fn is_match(&self, name: &str, end: Instant) -> Result<bool, FindError> {
+        if name.len() > MAX_NAME {
+            return Err(FindError::LongName);
+        }
+        if self.places.saturating_mul(name.len() as u64) > MAX_COMPARISON || Instant::now() > end {
+            return Err(FindError::Costly);
+        }
+        Ok(re2::is_match(&self.regex, name.as_bytes()))
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Expression {}
+
+impl PartialOrd for Expression {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Expression {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for Expression {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
 
 /// Which secrets to take. As in ESO, tags do not count beside a name: manifests rely on the keys they get.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Filter {
-    regexp: Option<String>,
+    regexp: Option<Expression>,
     tags: BTreeMap<String, String>,
 }
 
@@ -34,13 +98,16 @@ impl Filter {
     /// # Errors
     /// If the expression is none that Go's `regexp` takes; says why.
     pub fn new(regexp: Option<String>, tags: Option<BTreeMap<String, String>>) -> Result<Self, String> {
-        if let Some(regexp) = &regexp {
-            re2::compile(regexp).map_err(|error| error.to_string())?;
-        }
         Ok(Self {
-            regexp,
+            regexp: regexp.map(Expression::compile).transpose()?,
             tags: tags.unwrap_or_default(),
         })
+    }
+
+    /// Whether names are compared with an expression, which may take long.
+    #[must_use]
+    pub fn compares(&self) -> bool {
+        self.regexp.is_some()
     }
 
     /// Whether tags were given, which only KV v2 has.
@@ -53,17 +120,19 @@ impl Filter {
 /// A search among secrets that are all at hand.
 ///
 /// # Errors
-/// If no name is given, which is all that they can be told by, or too many fit.
+/// If no name is given, which is all that they can be told by, too many fit, or it takes too long.
 pub fn among<'a>(
     filter: &Filter,
     secrets: impl Iterator<Item = (&'a str, &'a SecretBytes)>,
 ) -> Result<Answer, FindError> {
-    let regexp = filter.regexp.as_deref().ok_or(FindError::OnlyNames)?;
-    let regexp = re2::compile(regexp).map_err(|error| FindError::Regexp(error.to_string()))?;
-    let found = secrets.filter(|(name, _)| regexp.is_match(name.as_bytes()));
-    let found: BTreeMap<_, _> = found
-        .map(|(name, value)| (name.to_owned(), value.clone()))
-        .collect();
+    let regexp = filter.regexp.as_ref().ok_or(FindError::OnlyNames)?;
+    let end = Instant::now() + TIME;
+    let mut found = BTreeMap::new();
+    for (name, value) in secrets {
+        if regexp.is_match(name, end)? {
+            found.insert(name.to_owned(), value.clone());
+        }
+    }
     if found.len() > MAX_SECRETS {
         return Err(FindError::TooManySecrets);
     }
@@ -87,9 +156,18 @@ pub enum FindError {
     /// No name.
     #[error("this store can only be searched by find.name; set find.name.regexp")]
     OnlyNames,
-    /// The expression, which was checked before.
-    #[error("find.name.regexp: {0}")]
-    Regexp(String),
+    /// A name that is none.
+    #[error(
+        "there is a name of more than {MAX_NAME} bytes with its folders; set find.path to a folder without it"
+    )]
+    LongName,
+    /// The expression takes too long.
+    #[error(
+        "find.name.regexp takes too long: more than {} s for one folder, or too much for one name; simplify the \
+         expression, or set find.path to a smaller folder",
+        TIME.as_secs()
+    )]
+    Costly,
     /// Folders within folders.
     #[error(
         "folder {0:?} is more than {MAX_DEPTH} folders deep; set find.path to a folder nearer to the secrets"
@@ -121,10 +199,9 @@ pub enum FindError {
 }
 
 /// A search under way.
-pub struct Search<'a> {
-    path: &'a str,
-    regexp: Option<regex::bytes::Regex>,
-    tags: &'a BTreeMap<String, String>,
+pub struct Search {
+    path: String,
+    filter: Filter,
     names: usize,
     secrets: usize,
     bytes: usize,
@@ -132,24 +209,20 @@ pub struct Search<'a> {
     missing: bool,
 }
 
-impl<'a> Search<'a> {
+impl Search {
     /// A search through this folder, named as the user wrote it, and what to ask first.
-    ///
-    /// # Errors
-    /// If the filter cannot be used.
-    pub fn begin(path: &'a str, filter: &'a Filter) -> Result<(Self, Ask), FindError> {
-        let regexp = filter.regexp.as_deref().map(re2::compile).transpose();
+    #[must_use]
+    pub fn begin(path: &str, filter: &Filter) -> (Self, Ask) {
         let search = Self {
-            path,
-            regexp: regexp.map_err(|error| FindError::Regexp(error.to_string()))?,
-            tags: &filter.tags,
+            path: path.to_owned(),
+            filter: filter.clone(),
             names: 0,
             secrets: 0,
             bytes: 0,
             found: BTreeMap::new(),
             missing: false,
         };
-        Ok((search, Ask::Names(String::new())))
+        (search, Ask::Names(String::new()))
     }
 
     /// Takes an answer; returns what to ask now.
@@ -168,7 +241,7 @@ impl<'a> Search<'a> {
                 let fits = |(key, value): (&String, &String)| {
                     metadata.get(key).and_then(Json::as_str) == Some(value.as_str())
                 };
-                if self.tags.iter().all(fits) {
+                if self.filter.tags.iter().all(fits) {
                     Ok(vec![self.read(secret)?])
                 } else {
                     Ok(Vec::new())
@@ -214,7 +287,7 @@ impl<'a> Search<'a> {
         if self.names > MAX_NAMES {
             return Err(FindError::TooManyNames);
         }
-        let mut asks = Vec::new();
+        let (mut asks, end) = (Vec::new(), Instant::now() + TIME);
         for name in names {
             let name = name.as_str().unwrap_or_default();
             if name.trim_matches('/').is_empty() {
@@ -226,11 +299,11 @@ impl<'a> Search<'a> {
                     return Err(FindError::TooDeep(self.name(&path)));
                 }
                 asks.push(Ask::Names(path));
-            } else if let Some(regexp) = &self.regexp {
-                if re2::is_match(regexp, self.name(&path).as_bytes()) {
+            } else if let Some(regexp) = &self.filter.regexp {
+                if regexp.is_match(&self.name(&path), end)? {
                     asks.push(self.read(path)?);
                 }
-            } else if self.tags.is_empty() {
+            } else if self.filter.tags.is_empty() {
                 asks.push(self.read(path)?);
             } else {
                 asks.push(Ask::Metadata(path));

@@ -36,6 +36,8 @@ pub enum Error {
     Size,
 }
 
+/// Bytes of a pattern.
+const LENGTH: usize = 64 << 10;
 /// Bytes of a compiled pattern.
 const SIZE: usize = 8 << 20;
 /// Bytes that a replacement grows to before it is cut off; whoever replaces refuses less.
@@ -53,6 +55,9 @@ pub fn compile(pattern: &str) -> Result<Regex, Error> {
 
 /// The same, if it becomes no larger than this.
 pub(super) fn sized(pattern: &str, size: usize) -> Result<Regex, Error> {
+    if pattern.len() > LENGTH {
+        return Err(Error::Size);
+    }
     let translated = translate::pattern(pattern)?;
     let built = RegexBuilder::new(&translated)
         .size_limit(size)

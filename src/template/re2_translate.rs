@@ -1,5 +1,7 @@
 //! Writes a pattern of Go's syntax in the crate's, and refuses what Go refuses.
 
+use std::collections::HashSet;
+
 use super::Error;
 
 /// What `\d`, `\s` and `\w` stand for within a class.
@@ -19,7 +21,8 @@ pub(super) fn pattern(pattern: &str) -> Result<String, Error> {
         chars: pattern.chars().collect(),
         at: 0,
         out: String::with_capacity(pattern.len().saturating_mul(2)),
-        names: Vec::new(),
+        names: HashSet::new(),
+        named: 0,
     };
     let mut repeated = false;
     while let Some(c) = translator.peek() {
@@ -33,7 +36,9 @@ struct Translator {
     at: usize,
     out: String,
     /// The names of groups so far.
-    names: Vec<String>,
+    names: HashSet<String>,
+    /// How many groups have one.
+    named: usize,
 }
 
 impl Translator {
@@ -117,7 +122,8 @@ impl Translator {
             .chars
             .iter()
             .skip(self.at.saturating_add(1))
-            .take_while(|c| **c != '}')
+            // Not up to the end of a pattern of braces that are never closed.
+            .take_while(|c| c.is_ascii_digit() || **c == ',')
             .collect();
         let closed = self.ahead(rest.chars().count().saturating_add(1)) == Some('}');
         let number = |text: &str| {
@@ -154,11 +160,12 @@ impl Translator {
             self.out.push_str("(?P<");
             // The crate takes no name twice and none that begins with a digit. No name of Go's has a dot.
             if self.names.contains(&name) || name.starts_with(|c: char| c.is_ascii_digit()) {
-                self.out.push_str(&format!("_{}.", self.names.len()));
+                self.out.push_str(&format!("_{}.", self.named));
             }
             self.out.push_str(&name);
             self.skip(name.len());
-            self.names.push(name);
+            self.names.insert(name);
+            self.named = self.named.saturating_add(1);
             if self.next() != Some('>') {
                 return self.wrong("invalid name of a group");
             }

@@ -72,7 +72,7 @@ impl Mount {
         path: &str,
         filter: &Filter,
     ) -> Result<(Option<Vec<(String, String)>>, Vec<Ask>), FindError> {
-        let (mut search, first) = Search::begin(path, filter)?;
+        let (mut search, first) = Search::begin(path, filter);
         let (mut waiting, mut asked) = (vec![first], Vec::new());
         while let Some(ask) = waiting.pop() {
             asked.push(ask.clone());
@@ -188,7 +188,7 @@ fn a_folder_that_is_missing_is_not_one_in_which_nothing_fits() {
 #[test]
 fn a_folder_that_vanished_meanwhile_ends_no_search() {
     let filter = all();
-    let (mut search, first) = Search::begin("", &filter).unwrap();
+    let (mut search, first) = Search::begin("", &filter);
     let asks = search.tell(first, found(&json!(["a/", "b"]))).unwrap();
     assert_eq!(asks, [Ask::Names("a/".into()), Ask::Value("b".into())]);
     for ask in asks {
@@ -204,7 +204,7 @@ fn a_folder_that_vanished_meanwhile_ends_no_search() {
 #[test]
 fn metadata_that_vanished_meanwhile_are_an_error_as_in_eso() {
     let filter = by_tags(&[("foo", "baz")]);
-    let (mut search, first) = Search::begin("path", &filter).unwrap();
+    let (mut search, first) = Search::begin("path", &filter);
     let mut asks = search.tell(first, found(&json!(["1"]))).unwrap();
     let error = search.tell(asks.remove(0), Answer::Missing).unwrap_err();
     assert!(
@@ -222,7 +222,7 @@ fn a_bad_expression_is_refused_before_anything_is_asked() {
 
 /// Lists a folder that always has these names.
 fn told(filter: &Filter, path: &str, names: &[String]) -> Result<Vec<Ask>, FindError> {
-    let (mut search, _) = Search::begin("top", filter).unwrap();
+    let (mut search, _) = Search::begin("top", filter);
     search.tell(Ask::Names(path.into()), found(&json!(names)))
 }
 
@@ -253,7 +253,7 @@ fn bounds_are_told_with_what_to_do() {
 #[test]
 fn more_bytes_than_any_secret_holds_are_not_gathered() {
     let filter = all();
-    let (mut search, _) = Search::begin("", &filter).unwrap();
+    let (mut search, _) = Search::begin("", &filter);
     let large = found(&json!({"k": "x".repeat(MAX_BYTES / 2)}));
     search.tell(Ask::Value("a".into()), large.clone()).unwrap();
     let error = search.tell(Ask::Value("b".into()), large).unwrap_err();
@@ -271,7 +271,7 @@ proptest! {
     #[test]
     fn no_answer_makes_it_panic(kind in 0..3u8, path in ".{0,8}", answer in "\\[(\"[a-z/]{0,3}\",){0,3}\"x\"\\]|\\{\\}|null|7") {
         let filter = by_tags(&[("a", "b")]);
-        let (mut search, _) = Search::begin("p", &filter).unwrap();
+        let (mut search, _) = Search::begin("p", &filter);
         let ask = match kind {
             0 => Ask::Names(path),
             1 => Ask::Metadata(path),
@@ -280,4 +280,30 @@ proptest! {
         let json = Json::parse(answer.as_bytes()).unwrap();
         let _ = search.tell(ask, Answer::Found(Arc::new(json)));
     }
+}
+
+#[test]
+fn a_name_that_is_too_long_or_an_expression_that_would_take_too_long_fails_the_search() {
+    let told = |filter: &Filter, name: &str| {
+        let (mut search, first) = Search::begin("", filter);
+        search.tell(first, found(&json!(["app", name])))
+    };
+    let usual = by_name("^team-[a-z0-9-]{1,60}$");
+    assert!(told(&usual, &"a".repeat(MAX_NAME)).is_ok());
+    assert_eq!(told(&usual, &"a".repeat(MAX_NAME + 1)), Err(FindError::LongName));
+    let large = by_name(&"[ab]{1000}".repeat(20));
+    assert!(told(&large, "app").is_ok());
+    assert_eq!(told(&large, &"ab".repeat(MAX_NAME / 2)), Err(FindError::Costly));
+    // What is too late is not compared at all.
+    let late = Expression::compile("a".into()).unwrap();
+    assert_eq!(
+        late.is_match("a", Instant::now() - Duration::from_secs(1)),
+        Err(FindError::Costly)
+    );
+}
+
+#[test]
+fn filters_are_the_same_if_their_texts_are() {
+    assert_eq!(by_name("a"), by_name("a"));
+    assert!(by_name("a") < by_name("b") && by_name("a") != by_tags(&[("a", "b")]));
 }
