@@ -57,6 +57,32 @@ fn each_node(mut visit: impl FnMut(&Value, &str, bool)) {
 }
 
 #[test]
+fn every_text_list_and_map_of_a_spec_has_a_bound() {
+    let mut checked = 0;
+    each_node(|node, path, _| {
+        let Some((_, place)) = path.split_once(".spec") else {
+            return;
+        };
+        let is_bound =
+            |node: &Value, keyword: &str| node[keyword].as_u64().is_some_and(|most| most <= 1 << 20);
+        let text = |node: &Value| {
+            node["type"] != "string" || node.get("enum").is_some() || is_bound(node, "maxLength")
+        };
+        assert!(text(node), "{path} has no maxLength");
+        assert!(
+            node["type"] != "array" || is_bound(node, "maxItems"),
+            "{path} has no maxItems"
+        );
+        if let Some(each) = node.get("additionalProperties") {
+            assert!(is_bound(node, "maxProperties"), "{path} has no maxProperties");
+            assert!(text(each), "the values of {path} have no maxLength");
+        }
+        checked += usize::from(!place.is_empty());
+    });
+    assert!(checked > 300, "{checked} fields");
+}
+
+#[test]
 fn no_default_stands_inside_a_list() {
     each_node(|node, path, below_items| assert!(!below_items || node.get("default").is_none(), "{path}"));
 }

@@ -5,8 +5,8 @@ use kube::{CustomResourceExt as _, ResourceExt as _};
 use serde_json::{Value, json};
 
 use super::external_secret::ExternalSecret;
-use super::rules;
 use super::store::{ClusterSecretStore, SecretStore};
+use super::{bounds, rules};
 
 /// Why a definition could not be made: a fault of the program that a test finds.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +48,17 @@ pub fn all() -> Vec<CustomResourceDefinition> {
             ],
         })
     };
+    let store_rules = |schema: &mut Value| {
+        rules::store(schema);
+        bounds::store(schema);
+    };
     vec![
-        finish(ExternalSecret::crd(), &external, rules::external_secret),
-        finish(SecretStore::crd(), &store("ss"), rules::store),
-        finish(ClusterSecretStore::crd(), &store("css"), rules::store),
+        finish(ExternalSecret::crd(), &external, |schema| {
+            rules::external_secret(schema);
+            bounds::external_secret(schema);
+        }),
+        finish(SecretStore::crd(), &store("ss"), store_rules),
+        finish(ClusterSecretStore::crd(), &store("css"), store_rules),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! What is meant where a manifest says nothing, and views that several rooms need.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -67,6 +68,19 @@ impl ExternalSecretSpec {
             .as_ref()
             .and_then(|target| target.immutable)
             .unwrap_or_default()
+    }
+}
+
+impl ExternalSecretTemplate {
+    /// Bytes of the templates that stand in it: parsing takes as long as they are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let literals = self.template_from.iter().filter_map(|from| from.literal.as_ref());
+        let metadata = self.metadata.iter();
+        let maps = metadata.flat_map(|metadata| [&metadata.labels, &metadata.annotations]);
+        let maps = maps.chain([&self.data]).flatten();
+        let texts = literals.chain(maps.flat_map(BTreeMap::values));
+        texts.map(String::len).sum()
     }
 }
 
@@ -158,6 +172,16 @@ impl Provider {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn the_size_of_a_template_is_that_of_all_texts_in_it() {
+        let template: ExternalSecretTemplate = serde_json::from_value(json!({
+            "data": {"a": "12", "b": "3"}, "metadata": {"labels": {"x": "4"}, "annotations": {"y": "56"}},
+            "templateFrom": [{"literal": "789"}, {"configMap": {"name": "c", "items": []}}],
+        }))
+        .unwrap();
+        assert_eq!(template.size(), 9);
+    }
 
     fn interval(value: &Value) -> Result<u64, String> {
         let spec = json!({"provider": {"vault": {"server": "http://v"}}, "refreshInterval": value});

@@ -1,5 +1,6 @@
 //! The types of `external-secrets.io/v1`, one file a kind.
 
+pub mod bounds;
 pub mod crds;
 mod defaults;
 pub mod duration;

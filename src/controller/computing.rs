@@ -8,8 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
+use super::context::Context;
+use super::index::ObjectKey;
+use super::outcome::Failure;
+use crate::api::external_secret::ExternalSecret;
+use crate::sync::plan::{Plan, is_costly, plan};
+use crate::sync::shape;
+
 /// Values that may wait in memory for their computation, in KiB, beside those of objects that hold a place in the queue.
 const WAITING_KIB: usize = 128 << 10;
+/// Bytes of templates that are parsed on the threads of the loops.
+const QUICK_TEMPLATES: usize = 16 << 10;
 
 /// The places.
 pub struct Computing {
@@ -91,6 +100,51 @@ impl Drop for ComputingPlace<'_> {
             namespaces.remove(&self.namespace);
         }
     }
+}
+
+/// What has to be read. Compiling expressions may take seconds, and is done beside the loops.
+///
+/// # Errors
+/// If the object asks for what cannot be read.
+pub async fn planned(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+) -> Result<Plan, Failure> {
+    let planned = if !is_costly(&object.spec) {
+        plan(&object.spec, &key.namespace)
+    } else {
+        let (object, namespace) = (object.clone(), key.namespace.clone());
+        ctx.beside(key, 0, move || plan(&object.spec, &namespace)).await?
+    };
+    planned.map_err(|refusal| Failure::refused(refusal.to_string()))
+}
+
+/// Whether what the template asks for can be rendered at all, before anything is read for it.
+///
+/// # Errors
+/// If it cannot.
+pub async fn check_template(
+    ctx: &Arc<Context>,
+    key: &ObjectKey,
+    object: &Arc<ExternalSecret>,
+) -> Result<(), Failure> {
+    let Some(template) = object.spec.template() else {
+        return Ok(());
+    };
+    let checked = if template.size() <= QUICK_TEMPLATES {
+        shape::check(template, &ctx.delims)
+    } else {
+        let (object, delims) = (object.clone(), ctx.delims.clone());
+        let check = move || {
+            object
+                .spec
+                .template()
+                .map_or(Ok(()), |template| shape::check(template, &delims))
+        };
+        ctx.beside(key, 0, check).await?
+    };
+    checked.map_err(|error| Failure::refused(format!("could not update secret: {error}")))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::computing::{check_template, planned};
 use super::context::{Context, Memory, Place, instant_of};
 use super::due::{self, Circumstances, Need};
 use super::fetch;
@@ -22,8 +23,7 @@ use crate::api::duration::SHORTEST_REFRESH;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, StoreKind};
 use crate::api::store::StoreKey;
 use crate::store::{Gate, Store, Verdict};
-use crate::sync::plan::{Plan, Read, expressions, plan};
-use crate::sync::shape;
+use crate::sync::plan::{Plan, Read};
 use crate::sync::windows::Windows;
 use crate::target::apply;
 use crate::target::manifest;
@@ -149,12 +149,12 @@ async fn reconcile(
     ctx.template_sources.follow(ctx, key, object.spec.template());
     let place = ctx.place().await;
     let target = target_state(ctx, object).await?;
-    let overdue_since = match needed(ctx, key, object, &wish, target)? {
+    let overdue_since = match needed(ctx, key, object, &wish, target).await? {
         Need::Nothing => return Ok(Step::Next(Next::Nothing)),
         Need::At(at) => return Ok(Step::Next(Next::At(instant_of(at)))),
         Need::Sync(since) => since,
     };
-    check_template(ctx, object)?;
+    check_template(ctx, key, object).await?;
     let Some(stores) = open_stores(ctx, key, &wish.plan)? else {
         return Ok(Step::Next(Next::Nothing));
     };
@@ -201,7 +201,7 @@ async fn let_go(ctx: &Context, object: &ExternalSecret) -> Result<(), Failure> {
 }
 
 /// Whether a sync is due, since when, or when it will be; remembers it.
-fn needed(
+async fn needed(
     ctx: &Context,
     key: &ObjectKey,
     object: &ExternalSecret,
@@ -222,7 +222,7 @@ fn needed(
     Ok(match need {
         Need::Nothing => need,
         Need::At(_) => {
-            still_allowed(ctx, key, &wish.plan)?;
+            still_allowed(ctx, key, &wish.plan).await?;
             if memory.overdue_since.is_some() {
                 // Kept back by a window: it is overdue again when that lets it through.
                 ctx.remember(key, |memory| memory.overdue_since = None);
@@ -235,14 +235,6 @@ fn needed(
             Need::Sync(since)
         }
     })
-}
-
-/// Whether what the template asks for can be rendered at all, before anything is read for it.
-fn check_template(ctx: &Context, object: &ExternalSecret) -> Result<(), Failure> {
-    let template = object.spec.template();
-    template
-        .map_or(Ok(()), |template| shape::check(template, &ctx.delims))
-        .map_err(|error| Failure::refused(format!("could not update secret: {error}")))
 }
 
 /// What decides whether a sync is due, if none is pending.
@@ -300,17 +292,6 @@ fn interval_of(object: &ExternalSecret) -> Result<Duration, Failure> {
         .as_std()
         .map(|interval| interval.max(SHORTEST_REFRESH))
         .unwrap_or_default())
-}
-
-/// What has to be read. Compiling expressions may take seconds, and is done beside the loops.
-async fn planned(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>) -> Result<Plan, Failure> {
-    let planned = if expressions(&object.spec) == 0 {
-        plan(&object.spec, &key.namespace)
-    } else {
-        let (object, namespace) = (object.clone(), key.namespace.clone());
-        ctx.beside(key, 0, move || plan(&object.spec, &namespace)).await?
-    };
-    planned.map_err(|refusal| Failure::refused(refusal.to_string()))
 }
 
 /// Tells what was synced, and works out when the next sync is due.
@@ -468,15 +449,18 @@ fn forbidden(ctx: &Context, store: &StoreKey, key: &ObjectKey) -> Failure {
 }
 
 /// An object that is not due yet is told at once that it may not be read any more. Its target stays as it is.
-fn still_allowed(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<(), Failure> {
+async fn still_allowed(ctx: &Context, key: &ObjectKey, plan: &Plan) -> Result<(), Failure> {
     let labels = ctx.namespaces().get(&*key.namespace).cloned();
     let mut result = Ok(());
-    for read in &plan.reads {
+    for (number, read) in plan.reads.iter().enumerate() {
         let store_key = store_of(read, &key.namespace);
         // Whatever its state: a store that was just changed is not checked yet.
         let Some(store) = ctx.stores.served(&store_key) else {
             continue;
         };
+        if number % store.at_a_turn() == 0 {
+            tokio::task::yield_now().await;
+        }
         if !store.admits(&key.namespace, labels.as_ref()) {
             result = Err(forbidden(ctx, &store_key, key));
         } else if let Err(failure) = fetch::permit(ctx, key, read, &store) {

@@ -7,6 +7,7 @@ use super::auth::Auth;
 use super::fake::Fake;
 use super::retries::Retries;
 use super::scope::{Invalid, Need, Reference, ReferenceKind, Scope, SecretKey, object_name};
+use crate::api::bounds;
 use crate::api::store::{Provider, SecretStoreSpec, StoreKey};
 use crate::api::vault::{
     CaProvider, CaProviderType, KvVersion, OpenBaoAuth, OpenBaoProvider, VaultAuth, VaultClientTls,
@@ -87,6 +88,8 @@ pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Se
     {
         return Ok(Served::OtherClass);
     }
+    bounds::check_store(spec)
+        .map_err(|exceeded| Invalid(format!("{} {}", exceeded.field, exceeded.problem)))?;
     spec.refresh_interval(std::time::Duration::ZERO)
         .map_err(|e| Invalid(e.to_string()))?;
     let scope = |provider| Scope { key, provider };

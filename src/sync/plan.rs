@@ -12,6 +12,7 @@ use crate::api::external_secret::{
     MetadataPolicy, NullBytePolicy, RemoteRef, Rewrite, SecretStoreRef, StoreKind, StoreSourceRef,
 };
 
+use crate::api::bounds;
 use crate::api::meta::is_object_name;
 
 /// Types whose Secrets are never ours to write, whatever the policy: they give rights or hold releases.
@@ -142,8 +143,7 @@ impl Refusal {
 const EXPRESSIONS_MAX: usize = 100;
 
 /// How many regular expressions an ExternalSecret has: those of `find.name` and of `rewrite`.
-#[must_use]
-pub fn expressions(spec: &ExternalSecretSpec) -> usize {
+fn expressions(spec: &ExternalSecretSpec) -> usize {
     let rewrites =
         |entry: &ExternalSecretDataFrom| entry.rewrite.iter().filter(|step| step.regexp.is_some()).count();
     let names = |entry: &ExternalSecretDataFrom| {
@@ -155,8 +155,20 @@ pub fn expressions(spec: &ExternalSecretSpec) -> usize {
         .sum()
 }
 
+/// Entries and windows that are planned in well below a millisecond.
+const QUICK: usize = 200;
+
+/// Whether planning takes so long that others would wait for it: expressions are compiled, or there is much of it.
+#[must_use]
+pub fn is_costly(spec: &ExternalSecretSpec) -> bool {
+    let windows = spec.sync_windows.as_ref();
+    let windows = windows.map_or(0, |windows| windows.windows.len());
+    expressions(spec) > 0 || spec.data.len() + spec.data_from.len() + windows > QUICK
+}
+
 /// Works out the reads of an ExternalSecret in this namespace.
 pub fn plan(spec: &ExternalSecretSpec, namespace: &str) -> Result<Plan, Refusal> {
+    bounds::check_external_secret(spec).map_err(|exceeded| Refusal::new(exceeded.field, exceeded.problem))?;
     let target = spec.target.clone().unwrap_or_default();
     check_target(&target)?;
     if expressions(spec) > EXPRESSIONS_MAX {
