@@ -18,6 +18,7 @@ use crate::template::Delims;
 
 /// Watches are silent for as long as nothing happens; the API server ends them after about 5 minutes.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
@@ -79,6 +80,12 @@ fn proxy_of_environment() -> Option<http::Uri> {
 }
 
 fn check(args: &RunArgs) -> Result<(), String> {
+    if args.leader_election_lease_duration > LONGEST_LEASE {
+        return Err(format!(
+            "--leader-election-lease-duration must be at most {} h: for so long nobody works after a leader has died",
+            LONGEST_LEASE.as_secs() / 3600
+        ));
+    }
     if args.leader_election_renew_deadline >= args.leader_election_lease_duration {
         return Err("--leader-election-renew-deadline must be shorter than --leader-election-lease-duration: a leader \
                     must stop before another may begin"
@@ -125,5 +132,38 @@ fn settings(args: &RunArgs) -> Settings {
         election: args
             .enable_leader_election
             .then(|| (args.leader_election_id.clone(), times)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn times_of_an_election_that_contradict_each_other_are_refused_by_name() {
+        let checked = |lease: &str, deadline: &str, retry: &str| {
+            let times = [
+                ("lease-duration", lease),
+                ("renew-deadline", deadline),
+                ("retry-period", retry),
+            ];
+            let flags = times.map(|(name, value)| format!("--leader-election-{name}={value}"));
+            check(&Cli::parse_from([vec!["keyferry".to_string()], flags.to_vec()].concat()).run)
+        };
+        assert_eq!(checked("15s", "10s", "2s"), Ok(()));
+        assert_eq!(checked("1900ms", "1800ms", "100ms"), Ok(()));
+        for (lease, deadline, retry, named) in [
+            ("10s", "10s", "2s", "renew-deadline must be shorter"),
+            ("1s", "1.5s", "100ms", "renew-deadline must be shorter"),
+            ("15s", "10s", "10s", "retry-period must be shorter"),
+            ("1h1s", "10s", "2s", "must be at most 1 h"),
+        ] {
+            let refused = checked(lease, deadline, retry).unwrap_err();
+            assert!(refused.contains(named), "{lease} {deadline} {retry}: {refused}");
+        }
     }
 }

@@ -32,6 +32,13 @@ pub struct Times {
 }
 
 impl Times {
+    /// What a record says of its life. A second that has begun counts as one: others must not begin before this
+    /// leader has stopped.
+    fn lease_seconds(&self) -> u64 {
+        let begun = u64::from(self.lease_duration.subsec_nanos() > 0);
+        self.lease_duration.as_secs().saturating_add(begun)
+    }
+
     /// How long what a leader wrote last may be under way: until another may begin.
     #[must_use]
     pub fn delivery(&self) -> Duration {
@@ -204,10 +211,9 @@ impl Candidate {
     fn record(&self, old: &LeaseSpec) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         let same = old.holder_identity.as_deref() == Some(&self.identity);
-        let seconds = self.times.lease_duration.as_secs().max(1);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(seconds).ok(),
+            lease_duration_seconds: i32::try_from(self.times.lease_seconds()).ok(),
             acquire_time: if same {
                 old.acquire_time.clone()
             } else {
@@ -239,6 +245,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_record_never_holds_shorter_than_its_leader_believes() {
+        for (millis, seconds) in [(1, 1), (1_000, 1), (1_001, 2), (1_900, 2), (15_000, 15)] {
+            let times = Times {
+                lease_duration: Duration::from_millis(millis),
+                renew_deadline: Duration::ZERO,
+                retry_period: Duration::ZERO,
+            };
+            assert_eq!(times.lease_seconds(), seconds, "{millis} ms");
+        }
+    }
 
     /// Lets go of a lease where the first answer of this kind is this status; says how many of them there were.
     async fn released_after(method: Method, status: u16) -> usize {
