@@ -5,6 +5,7 @@ pub mod computing;
 pub mod context;
 pub mod due;
 pub mod events;
+pub mod exported;
 pub mod fetch;
 pub mod guarded;
 pub mod index;
@@ -208,6 +209,7 @@ async fn lead(
             sleep(Duration::from_secs(2)).await;
             continue;
         }
+        exported::begin(&ctx);
         let mut term = JoinSet::new();
         let (externals, stores) = (ctx.clone(), ctx.clone());
         let (over, ended) = tokio_watch::channel(false);
@@ -227,6 +229,7 @@ async fn lead(
         };
         over.send_replace(true);
         while term.join_next().await.is_some() {}
+        exported::end(&ctx);
         ctx.metrics.leader(false);
         if stopping {
             return;

@@ -90,9 +90,14 @@ pub fn whole_seconds(time: Timestamp) -> Timestamp {
 /// Whether these conditions say Ready=True.
 #[must_use]
 pub fn is_ready(conditions: &[Condition]) -> bool {
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == READY && condition.status == "True")
+    ready(conditions) == Some(true)
+}
+
+/// What these conditions say of Ready; `None` if nothing.
+#[must_use]
+pub fn ready(conditions: &[Condition]) -> Option<bool> {
+    let ready = conditions.iter().find(|condition| condition.type_ == READY);
+    ready.map(|ready| ready.status == "True")
 }
 
 /// The conditions with this one in place; `None` if nothing changes. `lastTransitionTime` stays

@@ -206,6 +206,12 @@ impl Metrics {
         }
     }
 
+    /// Drops the series of all objects and stores.
+    pub fn forget_objects(&self) {
+        self.objects.clear();
+        self.conditions.iter().for_each(Family::clear);
+    }
+
     /// Counts one request to Vault.
     pub fn vault_request(&self, operation: &'static str, outcome: &'static str) {
         self.vault_requests

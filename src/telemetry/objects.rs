@@ -48,6 +48,11 @@ impl Objects {
         all.entry((namespace.clone(), name.clone())).or_default().ready = Some(ready);
     }
 
+    /// Drops all series.
+    pub(super) fn clear(&self) {
+        self.numbers().clear();
+    }
+
     /// Drops the series of an object that is gone.
     pub fn forget(&self, namespace: &Arc<str>, name: &Arc<str>) {
         self.numbers().remove(&(namespace.clone(), name.clone()));

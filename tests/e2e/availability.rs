@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use keyferry_testbed::{Cluster, Echo, Operator, OperatorOptions, SHORT_LEASE, Vault, wait_for};
 use serde_json::json;
 use tokio::time::sleep;
@@ -221,6 +221,67 @@ fn a_standby_is_ready_and_a_leader_that_stops_hands_over_at_once() {
         .await?;
         let (took, allowed) = (released.elapsed(), echo.allows(Duration::from_secs(3)));
         assert!(took < allowed, "{took:?}, {allowed:?} allowed");
+        Ok(())
+    });
+}
+
+/// The lines of a replica's metrics that tell the state of the object or of its store.
+async fn states(replica: &Operator) -> Result<Vec<String>> {
+    let metrics = replica.metrics().await?;
+    let lines = metrics.lines().filter(|line| line.contains("_status_condition{"));
+    Ok(lines.map(String::from).collect())
+}
+
+async fn wait_state(replica: &Operator, what: &str, said: impl Fn(&[String]) -> bool) -> Result<()> {
+    wait_for(what, SOON, || async {
+        let states = states(replica).await?;
+        ensure!(said(&states), "{states:?}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+#[test]
+fn only_the_replica_that_leads_exports_the_state_of_objects() {
+    play(async {
+        let cluster = Cluster::start().await?;
+        let (replicas, vault) = replica_set(&cluster, &SHORT_LEASE).await?;
+        let first = replicas.start(&cluster, "first").await?;
+        apply_app(&cluster, &vault).await?;
+        wait_secret(&cluster, "one").await?;
+        vault.delete("app").await?;
+        cluster
+            .kubectl(&["annotate", "es", "app", "force-sync=2", "--overwrite"], "")
+            .await?;
+        let fails = |lines: &[String]| {
+            let app = |line: &&String| line.contains("name=\"app\"") && line.contains("status=\"False\"");
+            lines.iter().any(|line| app(&line) && line.ends_with(" 1"))
+        };
+        wait_state(&first, "the failure", fails).await?;
+        let second = replicas.start(&cluster, "second").await?;
+        ensure!(states(&second).await?.is_empty(), "it never led");
+        // The next leader tells at once what it has not found out itself: it is not due for minutes.
+        first.pause(true)?;
+        wait_state(&second, "the failure, told by the next leader", fails).await?;
+        first.pause(false)?;
+        wait_state(
+            &first,
+            "the end of what the former leader told",
+            <[String]>::is_empty,
+        )
+        .await?;
+        vault.put("app", json!({"value": "two"})).await?;
+        cluster
+            .kubectl(&["annotate", "es", "app", "force-sync=3", "--overwrite"], "")
+            .await?;
+        wait_state(&second, "the object has healed", |lines| !fails(lines)).await?;
+        cluster.kubectl(&["delete", "es", "app"], "").await?;
+        for replica in [&first, &second] {
+            wait_state(replica, "the end of its series", |lines| {
+                !lines.iter().any(|line| line.contains("name=\"app\""))
+            })
+            .await?;
+        }
         Ok(())
     });
 }
