@@ -1,6 +1,7 @@
 //! `provider.vault` and `provider.openBao` of the stores.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,15 @@ pub enum KvVersion {
     /// With versions.
     #[default]
     V2,
+}
+
+impl fmt::Display for KvVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
 }
 
 /// Check-and-set, for PushSecret.

@@ -17,7 +17,7 @@ use crate::vault::transport::{Token, Transport};
 /// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
 /// after the other, and they shall share a request. Nobody waits for it who is alone.
 const SPACING: Duration = Duration::from_millis(500);
-/// How long it is believed that a mount is of the kind that the store says. Only what is not found asks for it.
+/// How long it is believed that a mount is as the store says. Only what is not found asks for it.
 const MOUNT_KNOWN: Duration = Duration::from_secs(60);
 
 /// Why a read brought no answer.
@@ -53,7 +53,7 @@ pub struct Session {
     login: Login,
     retries: Retries,
     reads: Mutex<HashMap<ReadKey, Slot>>,
-    /// The mounts that are KV v2, and when Vault said so.
+    /// The mounts that are as the store says, and when Vault said so.
     mounts: AsyncMutex<HashMap<String, Instant>>,
 }
 
@@ -126,12 +126,13 @@ impl Session {
 
     async fn request(&self, key: &ReadKey) -> Result<KvAnswer, ReadError> {
         match self.told(key).await? {
-            Told::Answer(answer) => Ok(answer),
-            Told::NotFoundByAny => self.confirm_missing(&key.path).await,
+            Told::Found(json) => Ok(KvAnswer::Found(json)),
+            Told::NotFound => self.confirm_missing(&key.path).await,
         }
     }
 
-    /// A 404 may delete a Secret: it is believed of the kind of engine only that the store names (promise 1).
+    /// A 404 may delete a Secret: it is believed only of the mount and the kind of engine that the store names
+    /// (promise 1).
     async fn confirm_missing(&self, path: &SecretPath) -> Result<KvAnswer, ReadError> {
         // Held meanwhile, so that many who find nothing in one mount ask once.
         let mut mounts = self.mounts.lock().await;
@@ -140,7 +141,10 @@ impl Session {
             let (token, _) = self.login.token().await?;
             let ask = |transport: Arc<Transport>| {
                 let (path, token) = (path.clone(), token.clone());
-                async move { path.confirm_missing(transport.send(path.mount_call()?.token(&token)).await?) }
+                async move {
+                    let reply = transport.send(path.mount_call()?.token(&token)).await?;
+                    path.confirm_missing(reply, transport.namespace())
+                }
             };
             self.connection.call("mount", ask).await?;
             mounts.insert(path.mount().into(), Instant::now());

@@ -59,17 +59,18 @@ impl Question {
 pub enum KvAnswer {
     /// It is, in the form that [`Question`] tells.
     Found(Arc<Json>),
-    /// A clean 'not found' of an unsealed, authorised Vault: the only answer that may delete anything.
+    /// A clean 'not found' of an unsealed, authorised Vault about the mount that the store names: the only answer that
+    /// may delete anything.
     Missing,
 }
 
 /// What an answer says by itself.
 pub enum Told {
-    /// This.
-    Answer(KvAnswer),
-    /// 'Not found', in words in which an engine of another kind says it too: [`SecretPath::mount_call`] asks which
-    /// it is.
-    NotFoundByAny,
+    /// It is there, in the form that [`Question`] tells.
+    Found(Arc<Json>),
+    /// 'Not found', which other engines and folders that are no mount say too: [`SecretPath::mount_call`] asks whether
+    /// it is the engine's that the store names.
+    NotFound,
 }
 
 impl Kv {
@@ -273,7 +274,7 @@ impl SecretPath {
     /// Everything but what was asked for and a clean 'not found'.
     pub fn answer(&self, question: Question, reply: Reply) -> Result<Told, VaultError> {
         if reply.status == 404 {
-            return self.not_found(&reply.body);
+            return Self::not_found(&reply.body);
         }
         let body = reply.success()?;
         let mut root = parse(&body)?.into_object().ok_or(VaultError::NotVault)?;
@@ -283,17 +284,16 @@ impl SecretPath {
             Question::Metadata => metadata(data),
             Question::Names => names(data),
         }
-        .map(Told::Answer)
     }
 
-    fn value(&self, data: Json) -> Result<KvAnswer, VaultError> {
+    fn value(&self, data: Json) -> Result<Told, VaultError> {
         let mut outer = object(data)?;
         if self.version == KvVersion::V1 {
-            return Ok(KvAnswer::Found(Arc::new(Json::Object(outer))));
+            return Ok(Told::Found(Arc::new(Json::Object(outer))));
         }
         match outer.remove("data") {
-            Some(data @ Json::Object(_)) => Ok(KvAnswer::Found(Arc::new(data))),
-            Some(Json::Null) if is_deleted(&outer) => Ok(KvAnswer::Missing),
+            Some(data @ Json::Object(_)) => Ok(Told::Found(Arc::new(data))),
+            Some(Json::Null) if is_deleted(&outer) => Ok(Told::NotFound),
             _ => Err(VaultError::BadAnswer(
                 "the answer has no field 'data.data'; is the engine KV v1? Then set version: v1 in the store",
             )),
@@ -302,7 +302,7 @@ impl SecretPath {
 
     /// Vault answers 404 to a missing secret, a deleted version, an unknown mount, and a path of the
     /// wrong KV version. Only the first two mean that the secret is gone.
-    fn not_found(&self, body: &[u8]) -> Result<Told, VaultError> {
+    fn not_found(body: &[u8]) -> Result<Told, VaultError> {
         let phrase = known_phrase(body);
         if phrase.is_some() {
             return Err(VaultError::Status { status: 404, phrase });
@@ -315,16 +315,12 @@ impl SecretPath {
             ));
         }
         match (root.get("errors"), root.get("data")) {
-            // Any KV v1 engine answers so to a path of KV v2.
-            (Some(Json::Array(errors)), _) if errors.is_empty() => Ok(match self.version {
-                KvVersion::V1 => Told::Answer(KvAnswer::Missing),
-                KvVersion::V2 => Told::NotFoundByAny,
-            }),
+            (Some(Json::Array(errors)), _) if errors.is_empty() => Ok(Told::NotFound),
             (Some(Json::Array(_)), _) => Err(VaultError::Status {
                 status: 404,
                 phrase: None,
             }),
-            (None, Some(Json::Object(version))) if is_deleted(version) => Ok(Told::Answer(KvAnswer::Missing)),
+            (None, Some(Json::Object(version))) if is_deleted(version) => Ok(Told::NotFound),
             _ => Err(VaultError::NotVault),
         }
     }
@@ -346,7 +342,7 @@ fn object(data: Json) -> Result<BTreeMap<String, Json>, VaultError> {
 }
 
 /// What ESO shows of the metadata, all as text; the user's own entries win over the engine's.
-fn metadata(data: Json) -> Result<KvAnswer, VaultError> {
+fn metadata(data: Json) -> Result<Told, VaultError> {
     const SHOWN: [&str; 3] = ["created_time", "current_version", "delete_version_after"];
     let mut data = object(data)?;
     if !data.contains_key("current_version") {
@@ -362,15 +358,15 @@ fn metadata(data: Json) -> Result<KvAnswer, VaultError> {
         other => Json::String(other.to_go_string()),
     };
     let texts = data.into_iter().map(|(key, value)| (key, as_text(value)));
-    Ok(KvAnswer::Found(Arc::new(Json::Object(texts.collect()))))
+    Ok(Told::Found(Arc::new(Json::Object(texts.collect()))))
 }
 
 /// Vault answers 404 to a folder without entries: a list that is empty all the same says nothing.
-fn names(data: Json) -> Result<KvAnswer, VaultError> {
+fn names(data: Json) -> Result<Told, VaultError> {
     let keys = object(data)?.remove("keys").unwrap_or_default();
     match &keys {
         Json::Array(names) if !names.is_empty() && names.iter().all(|name| name.as_str().is_some()) => {
-            Ok(KvAnswer::Found(Arc::new(keys)))
+            Ok(Told::Found(Arc::new(keys)))
         }
         _ => Err(VaultError::BadAnswer(
             "the answer to the list has no names in its field 'data.keys'",

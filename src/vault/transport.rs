@@ -244,6 +244,12 @@ impl Transport {
         })
     }
 
+    /// The namespace of requests that name none.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.headers.get("X-Vault-Namespace")?.to_str().ok()
+    }
+
     /// Sends one request; again if a node of the cluster is behind (412), for less than two seconds.
     ///
     /// # Errors

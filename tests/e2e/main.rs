@@ -24,6 +24,7 @@ mod least_rights;
 mod leftovers;
 mod main_job;
 mod manifest;
+mod mounts;
 mod outage;
 mod policies;
 mod renames;

@@ -7,6 +7,7 @@ use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use serde::Deserialize;
 
 use super::{SecretPath, VaultError};
+use crate::api::vault::KvVersion;
 use crate::vault::transport::{Call, Reply};
 
 /// `GET sys/internal/ui/mounts/<mount>`, which the catalogue of vaultrs lacks. Whoever may read anything below a
@@ -36,6 +37,7 @@ struct MountAnswer {
 struct Mount {
     #[serde(rename = "type")]
     kind: String,
+    path: String,
     options: Option<BTreeMap<String, String>>,
 }
 
@@ -54,17 +56,21 @@ impl SecretPath {
         Call::new(&ReadMount(self.mount.clone()))
     }
 
-    /// Reads the answer to [`Self::mount_call`]: what is not found there is missing only if the engine is the one that
-    /// the store names. A KV v1 engine has every path of KV v2, and nothing in it.
+    /// Reads the answer to [`Self::mount_call`]: what is not found there is missing only if a mount has just the path and
+    /// the version that the store names. Vault answers about the mount that the path lies in: below the folder `data` of
+    /// a mount nothing is ever found. A KV v1 engine has every path of KV v2, and nothing in it. That the identity may
+    /// look there is told by both answers: Vault says 403 first.
+    ///
+    /// The answer names the whole path from the root if the mount is of a namespace below that of the request.
     ///
     /// # Errors
-    /// If it is another engine, or that could not be found out.
-    pub fn confirm_missing(&self, reply: Reply) -> Result<(), VaultError> {
-        let mount = &self.mount;
+    /// If it is another mount or engine, or that could not be found out.
+    pub fn confirm_missing(&self, reply: Reply, namespace: Option<&str>) -> Result<(), VaultError> {
+        let (mount, version) = (&self.mount, self.version);
         let unknown = |why: String| {
             VaultError::BadRequest(format!(
-                "Vault did not find it, but whether mount '{mount}' is a KV v2 engine, as the store says, could not be \
-                 confirmed: {why} to 'sys/internal/ui/mounts/{mount}'; nothing is taken for missing until it is"
+                "Vault did not find it, but whether mount '{mount}' is a KV {version} engine, as the store says, could \
+                 not be confirmed: {why} to 'sys/internal/ui/mounts/{mount}'; nothing is taken for missing until it is"
             ))
         };
         let body = match reply.success() {
@@ -76,15 +82,58 @@ impl SecretPath {
         // The error of serde_json is dropped: it may quote the body.
         let answer: MountAnswer =
             serde_json::from_slice(&body).map_err(|_| unknown("an answer of unknown form came".into()))?;
-        let version = answer.data.options.unwrap_or_default().remove("version");
-        match (answer.data.kind.as_str(), version.as_deref()) {
-            ("kv", Some("2")) => Ok(()),
-            ("kv" | "generic", _) => Err(VaultError::BadRequest(format!(
-                "mount '{mount}' is a KV v1 engine, and the store says version v2; set version: v1 in the store"
-            ))),
-            _ => Err(VaultError::BadRequest(format!(
-                "mount '{mount}' is no KV engine; correct path in the store"
-            ))),
+        let found = within(&answer.data.path, namespace);
+        let is = answer.data.options.unwrap_or_default().remove("version");
+        if found != mount {
+            let rest = mount.strip_prefix(found).and_then(|rest| rest.strip_prefix('/'));
+            // What is no part of the path is not shown: it may be anything.
+            let rest = rest.ok_or_else(|| unknown("an answer about another mount came".into()))?;
+            return Err(self.inside(found, rest));
         }
+        let is = match (answer.data.kind.as_str(), is.as_deref()) {
+            ("kv", Some("2")) => KvVersion::V2,
+            ("kv" | "generic", None | Some("1")) => KvVersion::V1,
+            ("kv" | "generic", _) => return Err(unknown("an answer of unknown form came".into())),
+            _ => {
+                return Err(VaultError::BadRequest(format!(
+                    "mount '{mount}' is no KV engine; correct path in the store"
+                )));
+            }
+        };
+        if is != version {
+            return Err(VaultError::BadRequest(format!(
+                "mount '{mount}' is a KV {is} engine, and the store says version {version}; set version: {is} in the \
+                 store"
+            )));
+        }
+        Ok(())
     }
+
+    /// What the store names is a folder of this mount.
+    fn inside(&self, found: &str, rest: &str) -> VaultError {
+        // `data` and `metadata` are of the API of KV v2, as people copy them from policies.
+        let folder = match (self.version, rest.split_once('/').unwrap_or((rest, ""))) {
+            (KvVersion::V2, ("data" | "metadata", below)) => below,
+            _ => rest,
+        };
+        let keys = match folder {
+            "" => String::new(),
+            folder => format!(", and begin its keys with '{folder}/'"),
+        };
+        VaultError::BadRequest(format!(
+            "Vault did not find it, but '{}' is no mount: it lies inside mount '{found}', so nothing is taken for \
+             missing; set path: {found} in the store{keys}",
+            self.mount
+        ))
+    }
+}
+
+/// The path of a mount as a request in this namespace names it.
+fn within<'a>(path: &'a str, namespace: Option<&str>) -> &'a str {
+    let path = path.trim_matches('/');
+    let namespace = namespace.unwrap_or_default().trim_matches('/');
+    let below = path
+        .strip_prefix(namespace)
+        .and_then(|rest| rest.strip_prefix('/'));
+    below.filter(|_| !namespace.is_empty()).unwrap_or(path)
 }

@@ -40,7 +40,7 @@ fn v1_answer(status: u16, body: &str) -> Result<Told, VaultError> {
 
 fn found(told: Result<Told, VaultError>) -> String {
     match told {
-        Ok(Told::Answer(KvAnswer::Found(json))) => json.to_go_string(),
+        Ok(Told::Found(json)) => json.to_go_string(),
         _ => unreachable!("it was not found"),
     }
 }
@@ -131,13 +131,10 @@ fn metadata_are_texts_and_the_users_own_win() {
 fn only_a_clean_not_found_counts_as_an_empty_folder() {
     assert!(matches!(
         asked(Question::Names, 404, r#"{"errors":[]}"#),
-        Ok(Told::NotFoundByAny)
+        Ok(Told::NotFound)
     ));
     let keys = r#"{"data":{"keys":["a","b/"]}}"#;
-    assert!(matches!(
-        asked(Question::Names, 200, keys),
-        Ok(Told::Answer(KvAnswer::Found(_)))
-    ));
+    assert!(matches!(asked(Question::Names, 200, keys), Ok(Told::Found(_))));
     for (status, body) in [
         (404, "<html>nginx</html>"),
         (404, r#"{"errors":[],"warnings":["Invalid path"]}"#),
@@ -167,17 +164,11 @@ fn a_key_that_leaves_the_mount_is_refused() {
 
 #[test]
 fn only_a_clean_not_found_counts_as_missing() {
-    assert!(matches!(answer(404, r#"{"errors":[]}"#), Ok(Told::NotFoundByAny)));
-    assert!(matches!(
-        v1_answer(404, r#"{"errors":[]}"#),
-        Ok(Told::Answer(KvAnswer::Missing))
-    ));
+    assert!(matches!(answer(404, r#"{"errors":[]}"#), Ok(Told::NotFound)));
+    assert!(matches!(v1_answer(404, r#"{"errors":[]}"#), Ok(Told::NotFound)));
     let deleted = r#"{"data":{"data":null,"metadata":{"deletion_time":"x"}}}"#;
     for status in [200, 404] {
-        assert!(matches!(
-            answer(status, deleted),
-            Ok(Told::Answer(KvAnswer::Missing))
-        ));
+        assert!(matches!(answer(status, deleted), Ok(Told::NotFound)));
     }
     for body in [
         r#"{"errors":["no handler for route \"secret/data/foo\". route entry not found."]}"#,
@@ -283,37 +274,65 @@ fn a_version_and_metadata_of_kv_v1_are_refused() {
     );
 }
 
+fn mounted(kind: &str, path: &str, version: Option<&str>) -> String {
+    let options = version.map(|version| serde_json::json!({ "version": version }));
+    serde_json::json!({"data": {"type": kind, "path": path, "options": options}}).to_string()
+}
+
 #[test]
-fn what_a_kv_v2_store_does_not_find_is_missing_only_in_a_kv_v2_engine() {
-    let path = v2(Some("team/kv")).locate("a").unwrap();
-    let confirmed = |status: u16, body: &str| path.confirm_missing(reply(status, body));
-    let v2_engine = r#"{"data":{"options":{"version":"2"},"path":"team/kv/","type":"kv"}}"#;
-    assert_eq!(confirmed(200, v2_engine), Ok(()));
+fn what_a_store_does_not_find_is_missing_only_in_the_mount_and_the_version_that_it_names() {
+    let paths = [
+        v2(Some("team/kv")).locate("a").unwrap(),
+        v1(Some("team/kv")).locate("a").unwrap(),
+    ];
+    let v2_engine = mounted("kv", "team/kv/", Some("2"));
+    let v1_engine = mounted("kv", "team/kv/", None);
+    let [confirmed, v1_confirmed] =
+        paths.map(|path| move |status, body: &str| path.confirm_missing(reply(status, body), None));
+    assert_eq!(confirmed(200, &v2_engine), Ok(()));
+    for engine in [
+        &v1_engine,
+        &mounted("kv", "team/kv/", Some("1")),
+        &mounted("generic", "team/kv/", None),
+    ] {
+        assert_eq!(v1_confirmed(200, engine), Ok(()));
+        let error = confirmed(200, engine).err().unwrap().to_string();
+        assert!(
+            error.contains("'team/kv' is a KV v1 engine") && error.contains("set version: v1"),
+            "{error}"
+        );
+    }
+    let error = v1_confirmed(200, &v2_engine).err().unwrap().to_string();
+    assert!(
+        error.contains("'team/kv' is a KV v2 engine") && error.contains("set version: v2"),
+        "{error}"
+    );
     for (status, body, said) in [
+        (200, &*mounted("cubbyhole", "team/kv/", None), "is no KV engine"),
         (
             200,
-            r#"{"data":{"options":null,"type":"kv"}}"#,
-            "'team/kv' is a KV v1 engine",
+            &mounted("kv", "team/kv/", Some("3")),
+            "an answer of unknown form",
         ),
         (
             200,
-            r#"{"data":{"options":{"version":"1"},"type":"kv"}}"#,
-            "set version: v1",
-        ),
-        (
-            200,
-            r#"{"data":{"options":null,"type":"generic"}}"#,
-            "set version: v1",
-        ),
-        (
-            200,
-            r#"{"data":{"options":{},"type":"cubbyhole"}}"#,
-            "is no KV engine",
+            r#"{"data":{"options":{"version":"2"},"type":"kv"}}"#,
+            "an answer of unknown form",
         ),
         (
             200,
             r#"{"data":{"type":7,"x":"canary"}}"#,
             "an answer of unknown form",
+        ),
+        (
+            200,
+            &mounted("kv", "canary/", Some("2")),
+            "an answer about another mount",
+        ),
+        (
+            200,
+            &mounted("kv", "team/k/", Some("2")),
+            "an answer about another mount",
         ),
         (200, "<html>canary</html>", "an answer of unknown form"),
         (
@@ -325,12 +344,66 @@ fn what_a_kv_v2_store_does_not_find_is_missing_only_in_a_kv_v2_engine() {
         (503, "{}", "Vault answered 503"),
         (429, "{}", "limits the rate"),
     ] {
-        let error = confirmed(status, body).err().unwrap().to_string();
-        assert!(
-            error.contains(said) && !error.contains("canary"),
-            "{status} {body}: {error}"
-        );
+        for error in [confirmed(status, body), v1_confirmed(status, body)] {
+            let error = error.err().unwrap().to_string();
+            assert!(
+                error.contains(said) && !error.contains("canary"),
+                "{status} {body}: {error}"
+            );
+        }
     }
+}
+
+#[test]
+fn a_folder_of_a_mount_is_no_mount_and_the_message_says_what_path_should_be() {
+    let told = |kv: Kv, key: &str, found: &str, version| {
+        let path = kv.locate(key).unwrap();
+        let answer = reply(200, &mounted("kv", found, version));
+        path.confirm_missing(answer, None).err().unwrap().to_string()
+    };
+    let two = Some("2");
+    for (store, found, says) in [
+        ("kv/data", "kv/", "set path: kv in the store"),
+        ("kv/metadata", "kv/", "set path: kv in the store"),
+        (
+            "kv/data/team",
+            "kv/",
+            "set path: kv in the store, and begin its keys with 'team/'",
+        ),
+        (
+            "kv/team/a",
+            "kv/",
+            "set path: kv in the store, and begin its keys with 'team/a/'",
+        ),
+        ("team/kv/data", "team/kv/", "set path: team/kv in the store"),
+    ] {
+        let wanted = format!(
+            "Vault did not find it, but '{store}' is no mount: it lies inside mount '{}', so nothing is taken for \
+             missing; {says}",
+            found.trim_end_matches('/')
+        );
+        assert_eq!(told(v2(Some(store)), "app", found, two), wanted);
+    }
+    let says = "set path: kv in the store, and begin its keys with 'data/team/'";
+    assert!(told(v1(Some("kv/data/team")), "app", "kv/", None).ends_with(says));
+    // Without a path in the store, the key names the mount.
+    let says = "set path: kv in the store, and begin its keys with 'a/'";
+    assert!(told(v2(None), "kv/a/data/b", "kv/", two).ends_with(says));
+}
+
+#[test]
+fn a_mount_of_a_namespace_is_named_as_its_store_names_it_or_from_the_root() {
+    let path = v2(Some("team/kv")).locate("a").unwrap();
+    let confirmed = |found: &str, namespace| {
+        let answer = reply(200, &mounted("kv", found, Some("2")));
+        path.confirm_missing(answer, namespace).is_ok()
+    };
+    for namespace in [None, Some("a"), Some("a/b/")] {
+        assert!(confirmed("team/kv/", namespace), "{namespace:?}");
+    }
+    assert!(confirmed("a/b/team/kv/", Some("/a/b/")));
+    assert!(!confirmed("a/b/team/kv/", Some("a")) && !confirmed("a/b/team/kv/", None));
+    assert!(!confirmed("ateam/kv/", Some("a")) && !confirmed("team/kv/", Some("team")));
 }
 
 #[test]
