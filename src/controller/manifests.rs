@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use kube::core::DynamicObject;
+
 use super::context::{Context, reference};
 use super::outcome::Failure;
 use super::status::READY;
@@ -10,6 +12,7 @@ use crate::api::external_secret::{ExternalSecret, ManifestReference};
 use crate::target::apply::{Applied, ApplyError};
 use crate::target::manifest;
 use crate::target::manifest_apply::{self, Wrote};
+use crate::target::order::Looked;
 use crate::target::plan::{Outcome, Wanted};
 
 /// What is known of a generic target. Nobody watches it: it is looked at when a refresh is due, and one
@@ -24,6 +27,25 @@ pub fn state(object: &ExternalSecret) -> State {
     if is_missing { State::Absent } else { State::Intact }
 }
 
+/// It as it is, before the values are read.
+///
+/// # Errors
+/// If the API server does not give it.
+pub async fn look(ctx: &Context, object: &ExternalSecret) -> Result<Option<DynamicObject>, Failure> {
+    let Some(manifest) = object.spec.manifest() else {
+        return Ok(None);
+    };
+    let looked = manifest_apply::look(&ctx.client, &ctx.kinds, object, manifest).await;
+    looked.map_err(failure)
+}
+
+fn failure(error: ApplyError) -> Failure {
+    match error {
+        ApplyError::Refused(message) => Failure::Own(format!("could not update resource: {message}")),
+        error => Failure::from(error),
+    }
+}
+
 /// Writes it.
 ///
 /// # Errors
@@ -31,15 +53,13 @@ pub fn state(object: &ExternalSecret) -> State {
 pub async fn write(
     ctx: &Arc<Context>,
     object: &ExternalSecret,
-    manifest: &ManifestReference,
     content: Wanted<'_>,
+    target: (&ManifestReference, Looked<DynamicObject>),
 ) -> Result<Applied, Failure> {
-    let done = manifest_apply::apply(&ctx.client, &ctx.fence, &ctx.kinds, object, manifest, content)
+    let manifest = target.0;
+    let done = manifest_apply::apply(&ctx.client, &ctx.fence, &ctx.kinds, object, content, target)
         .await
-        .map_err(|error| match error {
-            ApplyError::Refused(message) => Failure::Own(format!("could not update resource: {message}")),
-            error => Failure::from(error),
-        })?;
+        .map_err(failure)?;
     let (reason, verb) = match done.wrote {
         Wrote::Nothing => ("", ""),
         Wrote::Created => ("Created", "created"),

@@ -59,6 +59,8 @@ pub enum Failure {
     },
     /// The API server did not do what was asked; nothing is known to be wrong with the object.
     Api(String),
+    /// Somebody else wrote the target since the values were read: they are read again.
+    Overtaken(String),
     /// This replica may not write any more.
     NotLeading,
 }
@@ -131,6 +133,7 @@ impl From<ApplyError> for Failure {
             ApplyError::NotLeading => Self::NotLeading,
             ApplyError::Refused(message) => Self::Own(format!("could not update secret: {message}")),
             ApplyError::Unreachable(message) => Self::Api(message),
+            ApplyError::Overtaken(_) => Self::Overtaken(error.to_string()),
         }
     }
 }
@@ -162,7 +165,7 @@ pub async fn fail(
             say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
             Next::At(Instant::now() + after_failure(ctx, key))
         }
-        Failure::Api(message) => {
+        Failure::Api(message) | Failure::Overtaken(message) => {
             tracing::warn!(
                 namespace = &*key.namespace,
                 name = &*key.name,

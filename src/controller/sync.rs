@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
+use kube::core::DynamicObject;
 use tokio::time::Instant;
 
 use super::context::{Context, Place, reference};
@@ -20,7 +21,8 @@ use crate::sync::plan::Plan;
 use crate::sync::shape::Sources;
 use crate::target::apply::{self, Applied};
 use crate::target::hash::Fingerprint;
-use crate::target::plan::Outcome;
+use crate::target::order::Looked;
+use crate::target::plan::{Outcome, Wanted};
 
 /// What one sync works with.
 pub struct Sync<'a> {
@@ -43,6 +45,36 @@ pub struct Sync<'a> {
     pub routine: bool,
 }
 
+/// Times that the values are read in one sync, because somebody else wrote the target meanwhile.
+const READS: usize = 4;
+
+/// What is known of a Secret before the values are read.
+enum Before {
+    /// It was got.
+    Got(Box<Option<Secret>>),
+    /// It has this resourceVersion. It is got while they are read, or, if they most likely change nothing, only afterwards
+    /// and if need be.
+    Version(Box<str>),
+}
+
+impl Before {
+    /// Whether what there is now, if it was got meanwhile, was there before; otherwise it becomes what was got before.
+    fn compare(self, existing: &mut Option<Secret>) -> bool {
+        match self {
+            Self::Got(secret) => {
+                *existing = *secret;
+                true
+            }
+            Self::Version(version) => {
+                let now = existing
+                    .as_ref()
+                    .and_then(|secret| secret.metadata.resource_version.as_deref());
+                now == Some(&*version)
+            }
+        }
+    }
+}
+
 impl Sync<'_> {
     /// Does it. Gives what is said of it, and the name for `status.binding`, or nothing if what is there stays.
     ///
@@ -53,24 +85,49 @@ impl Sync<'_> {
         ctx: &Arc<Context>,
         place: &mut Place,
     ) -> Result<(Outcome, Option<String>), Failure> {
+        let before = self.before(ctx).await?;
+        let mut done = self.round(ctx, place, before).await;
+        for _ in 1..READS {
+            let Err(Failure::Overtaken(_)) = done else { break };
+            let before = Before::Got(Box::new(self.got(ctx).await?));
+            done = self.round(ctx, place, before).await;
+        }
+        done
+    }
+
+    /// Reads, renders and writes, once.
+    async fn round(
+        &self,
+        ctx: &Arc<Context>,
+        place: &mut Place,
+        before: Before,
+    ) -> Result<(Outcome, Option<String>), Failure> {
         let (target, since) = (target_of(self.object), Instant::now());
-        let (mut fetched, sources) = place.left_for(self.fetch(ctx)).await?;
+        let generic = Looked::before(manifests::look(ctx, self.object).await?);
+        let is_known = matches!(before, Before::Version(_));
+        let fetch = self.fetch(ctx, is_known && !self.routine);
+        let (mut fetched, sources) = place.left_for(fetch).await?;
         let fingerprint = self.fingerprint(ctx, &fetched.assembled, &sources);
-        if self.routine {
+        if is_known && self.routine {
             if fingerprint.is_some_and(|fingerprint| ctx.targets().holds(&target, &fingerprint)) {
                 self.tell_missing(ctx, &fetched.assembled);
                 return Ok((Outcome::Synced, None));
             }
             fetched.existing = self.existing(ctx).await?;
         }
+        let unchanged = before.compare(&mut fetched.existing);
         let templated = self.object.spec.template().is_some();
         let rendering = templates::render(ctx, self.key, self.object, fetched, sources);
-        let rendered = match templated {
+        let mut rendered = match templated {
             // It may take seconds, and wait for others of its namespace.
             true => place.left_for(rendering).await?,
             false => rendering.await?,
         };
-        let applied = self.write(ctx, rendered, since).await?;
+        let secret = Looked {
+            object: rendered.existing.take(),
+            before: unchanged,
+        };
+        let applied = self.write(ctx, rendered, (secret, generic), since).await?;
         if let (Outcome::Synced, Some(secret), Some(fingerprint)) =
             (applied.outcome, &applied.secret, fingerprint)
         {
@@ -79,16 +136,16 @@ impl Sync<'_> {
         Ok((applied.outcome, applied.binding))
     }
 
-    /// What was read, and what the target holds.
-    async fn fetch(&self, ctx: &Context) -> Result<(Rendering, Sources), Failure> {
+    /// What was read, and, if it is asked for, what the target holds.
+    async fn fetch(&self, ctx: &Context, with_target: bool) -> Result<(Rendering, Sources), Failure> {
         let template = self.object.spec.template();
         // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
         let (answers, existing, sources) = tokio::join!(
             read_all(ctx, self.key, self.plan, self.stores),
             async {
-                match self.routine {
-                    true => Ok(None),
-                    false => self.existing(ctx).await,
+                match with_target {
+                    true => self.existing(ctx).await,
+                    false => Ok(None),
                 }
             },
             templates::read_sources(ctx, self.key, template),
@@ -101,16 +158,36 @@ impl Sync<'_> {
         Ok((fetched, sources?))
     }
 
-    /// The target as it is, if it may be there.
-    async fn existing(&self, ctx: &Context) -> Result<Option<Secret>, Failure> {
+    /// What is known of a Secret before the values are read that it is to hold.
+    async fn before(&self, ctx: &Context) -> Result<Before, Failure> {
+        let version = ctx.targets().version(&target_of(self.object));
+        match version.filter(|_| self.is_expected()) {
+            Some(version) => Ok(Before::Version(version)),
+            None => Ok(Before::Got(Box::new(self.existing(ctx).await?))),
+        }
+    }
+
+    /// Whether the target is a Secret that may be there. One of Merge is somebody else's until the first merge, and not
+    /// among those that are watched; and of one that is to be deleted it must be known whose it is.
+    fn is_expected(&self) -> bool {
         let spec = &self.object.spec;
-        // A target of Merge is somebody else's until the first merge, and not among those that are watched;
-        // and of one that is to be deleted it must be known whose it is.
-        let expected = spec.manifest().is_none()
+        spec.manifest().is_none()
             && (self.target != State::Absent
                 || spec.creation_policy() == CreationPolicy::Merge
-                || spec.deletion_policy() == DeletionPolicy::Delete);
-        if !expected {
+                || spec.deletion_policy() == DeletionPolicy::Delete)
+    }
+
+    /// The Secret as it is, if it may be there.
+    async fn existing(&self, ctx: &Context) -> Result<Option<Secret>, Failure> {
+        match self.is_expected() {
+            true => self.got(ctx).await,
+            false => Ok(None),
+        }
+    }
+
+    /// The Secret as it is, also one that does not bear our label.
+    async fn got(&self, ctx: &Context) -> Result<Option<Secret>, Failure> {
+        if self.object.spec.manifest().is_some() {
             return Ok(None);
         }
         let target = target_of(self.object);
@@ -138,12 +215,14 @@ impl Sync<'_> {
     async fn write(
         &self,
         ctx: &Arc<Context>,
-        mut rendered: Rendering,
+        rendered: Rendering,
+        (secret, generic): (Looked<Secret>, Looked<DynamicObject>),
         since: Instant,
     ) -> Result<Applied, Failure> {
+        let wanted = rendered.wanted();
         let applied = match self.object.spec.manifest() {
-            Some(manifest) => manifests::write(ctx, self.object, manifest, rendered.wanted()).await?,
-            None => write_secret(ctx, self.object, &mut rendered, since).await?,
+            Some(manifest) => manifests::write(ctx, self.object, wanted, (manifest, generic)).await?,
+            None => write_secret(ctx, self.object, wanted, secret, since).await?,
         };
         self.tell_missing(ctx, &rendered.assembled);
         Ok(applied)
@@ -164,13 +243,12 @@ impl Sync<'_> {
 async fn write_secret(
     ctx: &Arc<Context>,
     object: &Arc<ExternalSecret>,
-    rendered: &mut Rendering,
+    wanted: Wanted<'_>,
+    looked: Looked<Secret>,
     since: Instant,
 ) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let existing = rendered.existing.take();
-    let wanted = rendered.wanted();
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, existing)
+    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, looked)
         .await
         .map_err(Failure::from)?;
     remember_target(ctx, &target_of(object), &applied, since);

@@ -151,6 +151,12 @@ impl Targets {
         }
     }
 
+    /// The resourceVersion that a target has, as far as is known.
+    #[must_use]
+    pub fn version(&self, key: &ObjectKey) -> Option<Box<str>> {
+        self.seen.get(key).map(|seen| seen.resource_version.clone())
+    }
+
     /// Takes note of what a Secret was made of that holds just that.
     pub fn made_of(&mut self, key: &ObjectKey, metadata: &ObjectMeta, fingerprint: Fingerprint) {
         if let Some(verified) = self.verified.get_mut(key)

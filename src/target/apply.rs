@@ -18,6 +18,7 @@ use super::fence::Fence;
 use super::hash::DataHasher;
 use super::manifest::ManifestError;
 use super::names;
+use super::order::Looked;
 use super::plan::{self, Action, Outcome, TargetError, Wanted};
 use super::request::{About, ROUNDS};
 use crate::api::external_secret::ExternalSecret;
@@ -38,6 +39,9 @@ pub enum ApplyError {
     /// The API server did not answer, or is not in a state to.
     #[error("{0}")]
     Unreachable(String),
+    /// Somebody else wrote the object since the values were read: they have to be read again.
+    #[error("{0} was changed by somebody else while it was to be written")]
+    Overtaken(String),
     /// This replica may not write any more.
     #[error("this replica does not lead")]
     NotLeading,
@@ -107,7 +111,7 @@ pub async fn apply(
     hasher: &DataHasher,
     object: &ExternalSecret,
     wanted: Wanted<'_>,
-    mut existing: Option<Secret>,
+    mut looked: Looked<Secret>,
 ) -> Result<Applied, ApplyError> {
     let namespace = object.namespace().unwrap_or_default();
     let name = object.target_name();
@@ -118,9 +122,10 @@ pub async fn apply(
         ..PostParams::default()
     };
     for _ in 0..ROUNDS {
-        let planned = plan::plan(object, existing.as_ref(), wanted, hasher).map_err(ApplyError::Target)?;
-        if !matches!(planned.action, Action::Nothing) && !fence.is_open() {
-            return Err(ApplyError::NotLeading);
+        let existing = looked.object.as_ref();
+        let planned = plan::plan(object, existing, wanted, hasher).map_err(ApplyError::Target)?;
+        if !matches!(planned.action, Action::Nothing) {
+            may_write(fence, looked.before, &about)?;
         }
         let binding = planned.binding.clone();
         let applied = |secret: Option<Secret>, wrote: bool, created: bool, deleted: bool| Applied {
@@ -132,15 +137,18 @@ pub async fn apply(
             deleted,
         };
         match planned.action {
-            Action::Nothing => return Ok(applied(existing.filter(|_| planned.manages), false, false, false)),
-            Action::Create(secret) => match about.ask("create", api.create(&params, &secret)).await? {
-                Some(secret) => return Ok(applied(Some(secret), true, true, false)),
-                None => existing = about.ask("read", api.get_opt(&name)).await?.flatten(),
-            },
+            Action::Nothing => {
+                let kept = looked.object.filter(|_| planned.manages);
+                return Ok(applied(kept, false, false, false));
+            }
+            Action::Create(secret) => {
+                if let Some(secret) = about.ask("create", api.create(&params, &secret)).await? {
+                    return Ok(applied(Some(secret), true, true, false));
+                }
+            }
             Action::Update(secret) => {
-                match about.ask("update", api.replace(&name, &params, &secret)).await? {
-                    Some(secret) => return Ok(applied(Some(secret), true, false, false)),
-                    None => existing = about.ask("read", api.get_opt(&name)).await?.flatten(),
+                if let Some(secret) = about.ask("update", api.replace(&name, &params, &secret)).await? {
+                    return Ok(applied(Some(secret), true, false, false));
                 }
             }
             Action::Delete {
@@ -151,10 +159,18 @@ pub async fn apply(
                 return Ok(applied(None, true, false, true));
             }
         }
+        // Also a create that the client library repeated by itself comes here, and finds its own Secret.
+        looked = looked.again(about.ask("read", api.get_opt(&name)).await?.flatten());
     }
-    Err(ApplyError::Unreachable(format!(
-        "Secret {namespace}/{name} is being changed by somebody else all the time"
-    )))
+    Err(about.overtaken())
+}
+
+/// Whether the target may be written, having been looked at before the values were read, or not.
+pub(super) fn may_write(fence: &Fence, before: bool, about: &About) -> Result<(), ApplyError> {
+    if !fence.is_open() {
+        return Err(ApplyError::NotLeading);
+    }
+    before.then_some(()).ok_or_else(|| about.overtaken())
 }
 
 /// Deletes a Secret, if it is still the one that was looked at.
@@ -182,12 +198,8 @@ pub async fn delete(
     };
     // One that is gone is as it should be.
     let call = async { api.delete(name, &params).await.map(drop).or_else(gone) };
-    let done = About::secret(namespace, name).ask("delete", call).await?;
-    done.ok_or_else(|| {
-        ApplyError::Unreachable(format!(
-            "Secret {namespace}/{name} changed while it was to be deleted"
-        ))
-    })
+    let about = About::secret(namespace, name);
+    about.ask("delete", call).await?.ok_or_else(|| about.overtaken())
 }
 
 /// Removes ESO's finalizer from an ExternalSecret that is being deleted. We set none ourselves: owned

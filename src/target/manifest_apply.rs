@@ -11,10 +11,11 @@ use kube::error::DiscoveryError;
 use kube::{Api, Client, ResourceExt as _};
 use tokio::time::Instant;
 
-use super::apply::ApplyError;
+use super::apply::{ApplyError, may_write};
 use super::fence::Fence;
 use super::manifest::{self, Action, ManifestError};
 use super::names;
+use super::order::Looked;
 use super::plan::{Outcome, Wanted};
 use super::request::{About, ROUNDS, TIMEOUT, late};
 use crate::api::external_secret::{ExternalSecret, ManifestReference};
@@ -87,6 +88,32 @@ impl Kinds {
     }
 }
 
+/// A generic target as it is.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn look(
+    client: &Client,
+    kinds: &Kinds,
+    owner: &ExternalSecret,
+    manifest: &ManifestReference,
+) -> Result<Option<DynamicObject>, ApplyError> {
+    let api = api(client, kinds, owner, manifest).await?;
+    let name = owner.target_name();
+    Ok(about(manifest).ask("read", api.get_opt(&name)).await?.flatten())
+}
+
+async fn api(
+    client: &Client,
+    kinds: &Kinds,
+    owner: &ExternalSecret,
+    manifest: &ManifestReference,
+) -> Result<Api<DynamicObject>, ApplyError> {
+    let namespace = owner.namespace().unwrap_or_default();
+    let resource = kinds.find(client, manifest).await?;
+    Ok(Api::namespaced_with(client.clone(), &namespace, &resource))
+}
+
 /// Brings a generic target into the form that the object wishes.
 ///
 /// # Errors
@@ -96,28 +123,25 @@ pub async fn apply(
     fence: &Arc<Fence>,
     kinds: &Kinds,
     owner: &ExternalSecret,
-    manifest: &ManifestReference,
     content: Wanted<'_>,
+    (manifest, mut looked): (&ManifestReference, Looked<DynamicObject>),
 ) -> Result<Done, ApplyError> {
-    let namespace = owner.namespace().unwrap_or_default();
-    let resource = kinds.find(client, manifest).await?;
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+    let api = api(client, kinds, owner, manifest).await?;
     let (name, about) = (owner.target_name(), about(manifest));
     let params = PostParams {
         field_manager: Some(names::field_manager(&owner.name_any())),
         ..PostParams::default()
     };
     for _ in 0..ROUNDS {
-        let existing = about.ask("read", api.get_opt(&name)).await?.flatten();
-        let planned = manifest::plan(owner, manifest, existing.as_ref(), content)?;
+        let planned = manifest::plan(owner, manifest, looked.object.as_ref(), content)?;
         let done = |wrote| {
             Ok(Done {
                 outcome: planned.outcome,
                 wrote,
             })
         };
-        if planned.action != Action::Nothing && !fence.is_open() {
-            return Err(ApplyError::NotLeading);
+        if planned.action != Action::Nothing {
+            may_write(fence, looked.before, &about)?;
         }
         match planned.action {
             Action::Nothing => return done(Wrote::Nothing),
@@ -150,11 +174,9 @@ pub async fn apply(
                 }
             }
         }
+        looked = looked.again(about.ask("read", api.get_opt(&name)).await?.flatten());
     }
-    Err(ApplyError::Unreachable(format!(
-        "{} {namespace}/{name} is being changed by somebody else all the time",
-        manifest.kind
-    )))
+    Err(about.overtaken())
 }
 
 fn unknown(manifest: &ManifestReference) -> ApplyError {

@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod manifest_apply;
 pub mod manifest_path;
 pub mod names;
+pub mod order;
 pub mod plan;
 mod request;
 mod stale;

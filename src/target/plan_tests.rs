@@ -379,3 +379,28 @@ fn an_orphan_is_synced_with_deletion_policy_delete_and_never_deleted() {
         );
     }
 }
+
+#[test]
+fn every_write_of_what_is_there_carries_the_version_that_was_looked_at() {
+    let there = || {
+        let mut secret = written(decide(json!({}), None, &[("a", "1")]).unwrap());
+        secret.metadata.resource_version = Some("7".into());
+        secret.metadata.uid = Some("of this one".into());
+        secret
+    };
+    for policy in ["Owner", "Orphan", "Merge", "CreateOrMerge"] {
+        let planned = decide(json!({"creationPolicy": policy}), Some(&there()), &[("a", "2")]);
+        let metadata = written(planned.unwrap()).metadata;
+        assert_eq!(metadata.resource_version.as_deref(), Some("7"), "{policy}");
+        assert_eq!(metadata.uid.as_deref(), Some("of this one"), "{policy}");
+    }
+    let planned = decide(json!({"deletionPolicy": "Delete"}), Some(&there()), &[]).unwrap();
+    let Action::Delete {
+        uid,
+        resource_version,
+    } = planned.action
+    else {
+        panic!("{planned:?}")
+    };
+    assert_eq!((uid.as_str(), resource_version.as_str()), ("of this one", "7"));
+}

@@ -57,6 +57,11 @@ impl About {
         }
     }
 
+    /// Somebody else was faster.
+    pub fn overtaken(&self) -> ApplyError {
+        ApplyError::Overtaken(self.what.clone())
+    }
+
     /// An error of the API server, without its message.
     pub fn refused(&self, verb: &str, error: &kube::Error) -> ApplyError {
         let kube::Error::Api(status) = error else {
