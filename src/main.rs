@@ -29,5 +29,14 @@ fn controller(args: keyferry::cli::RunArgs) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("no runtime: {e}"))?;
-    runtime.block_on(run::run(args))
+    // What must answer whatever the others compute: the health endpoints and the leader election.
+    let vital = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("vital")
+        .enable_all()
+        .build()
+        .map_err(|e| format!("no runtime for what is vital: {e}"))?;
+    let ended = runtime.block_on(run::run(args, vital.handle().clone()));
+    vital.shutdown_background();
+    ended
 }

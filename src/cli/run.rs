@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Config;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::RunArgs;
-use crate::controller::{self, Settings, leader::Times};
+use crate::controller::{self, Settings, Vital, leader::Times};
 use crate::target::fence::Fence;
 use crate::target::fenced;
 use crate::telemetry::metrics::Metrics;
@@ -21,11 +22,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(600);
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. Health and leader election run on `vital`, a runtime of their own: however long the loops
+/// compute, a probe is answered and the Lease renewed.
 ///
 /// # Errors
 /// What keeps it from running, as a sentence.
-pub async fn run(args: RunArgs) -> Result<(), String> {
+pub async fn run(args: RunArgs, vital: Handle) -> Result<(), String> {
     logs::init(&args.loglevel, args.log_format)?;
     panics::tell_place_only();
     check(&args)?;
@@ -41,8 +43,17 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     config.read_timeout = Some(READ_TIMEOUT);
     let (settings, fence) = (settings(&args), Fence::new());
     let delivery = settings.election.as_ref().map(|(_, times)| times.delivery());
-    let client = fenced::client(config, fence.clone(), delivery)
-        .map_err(|e| format!("no client for the cluster: {e}"))?;
+    let no_client = |e: kube::Error| format!("no client for the cluster: {e}");
+    let election = {
+        // Connections belong to the runtime that made them.
+        let _vital = vital.enter();
+        fenced::client(config.clone(), fence.clone(), delivery).map_err(no_client)?
+    };
+    let election = Vital {
+        runtime: vital.clone(),
+        client: election,
+    };
+    let client = fenced::client(config, fence.clone(), delivery).map_err(no_client)?;
     let metrics = Arc::new(Metrics::default());
     let (ready, readiness) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
@@ -51,15 +62,16 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         class = args.controller_class,
         "keyferry starts"
     );
-    let controller = controller::run(client, fence, settings, metrics.clone(), ready, stopped);
+    let controller = controller::run(client, election, fence, settings, metrics.clone(), ready, stopped);
     let mut controller = tokio::spawn(controller);
+    let health = vital.spawn(servers::serve_health(args.live_addr, readiness));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let ended = tokio::select! {
         _ = terminate.recv() => None,
         _ = tokio::signal::ctrl_c() => None,
         ended = &mut controller => Some(ended),
         ended = servers::serve_metrics(args.metrics_addr, metrics) => return ended,
-        ended = servers::serve_health(args.live_addr, readiness) => return ended,
+        ended = health => return ended.map_err(|_| "the health endpoints panicked".to_string())?,
     };
     let ended = match ended {
         Some(ended) => ended,

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use kube::Client;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch as tokio_watch;
 use tokio::task::JoinSet;
@@ -84,6 +85,14 @@ pub struct Settings {
     pub election: Option<(String, Times)>,
 }
 
+/// Where the leader election runs: apart from the loops, which may compute for long.
+pub struct Vital {
+    /// Its runtime.
+    pub runtime: Handle,
+    /// A client that was made there.
+    pub client: Client,
+}
+
 /// Runs until `stop` becomes true. `ready` becomes true when the watches are in sync. The client's writes go through
 /// the fence, which is opened and closed here.
 ///
@@ -91,6 +100,7 @@ pub struct Settings {
 /// If a loop ended that must not end; the process then has to be started anew.
 pub async fn run(
     client: Client,
+    vital: Vital,
     fence: Arc<Fence>,
     settings: Settings,
     metrics: Arc<Metrics>,
@@ -135,17 +145,18 @@ pub async fn run(
         Some((name, times)) => {
             let namespace = &settings.operator_namespace;
             let candidate = Candidate::new(
-                client.clone(),
+                vital.client.clone(),
                 namespace,
                 name,
                 &settings.identity,
                 *times,
                 fence.clone(),
             );
-            loops.spawn(async move {
+            let election = async move {
                 candidate.run().await;
                 "leader election"
-            });
+            };
+            loops.spawn_on(election, &vital.runtime);
         }
         None => fence.open_for_ever(),
     }
@@ -160,8 +171,9 @@ pub async fn run(
     let _ = timeout(FAREWELL, loops.shutdown()).await;
     fence.close();
     if let Some((name, _)) = settings.election.filter(|_| ended.is_ok()) {
-        let farewell = Candidate::release(client, &settings.operator_namespace, &name, &settings.identity);
-        let _ = timeout(FAREWELL, farewell).await;
+        let (namespace, identity) = (settings.operator_namespace.clone(), settings.identity.clone());
+        let farewell = async move { Candidate::release(vital.client, &namespace, &name, &identity).await };
+        let _ = timeout(FAREWELL, vital.runtime.spawn(farewell)).await;
     }
     // Last: another replica need not wait until ours has revoked its tokens.
     if ended.is_ok() {

@@ -29,7 +29,7 @@ const MAX_BYTES: usize = 8 << 20;
 const MAX_NAME: usize = 4_096;
 /// Places of an expression times bytes of a name: what one comparison may cost.
 const MAX_COMPARISON: u64 = 50_000_000;
-/// How long the names of one folder may be compared.
+/// How long the names of one search may be compared.
 const TIME: Duration = Duration::from_secs(5);
 
 /// An expression, compiled. Two are the same if their texts are.
@@ -163,7 +163,7 @@ pub enum FindError {
     LongName,
     /// The expression takes too long.
     #[error(
-        "find.name.regexp takes too long: more than {} s for one folder, or too much for one name; simplify the \
+        "find.name.regexp takes too long: more than {} s for all names, or too much for one name; simplify the \
          expression, or set find.path to a smaller folder",
         TIME.as_secs()
     )]
@@ -205,6 +205,8 @@ pub struct Search {
     names: usize,
     secrets: usize,
     bytes: usize,
+    /// How long names may still be compared.
+    left: Duration,
     found: BTreeMap<String, SecretBytes>,
     missing: bool,
 }
@@ -219,6 +221,7 @@ impl Search {
             names: 0,
             secrets: 0,
             bytes: 0,
+            left: TIME,
             found: BTreeMap::new(),
             missing: false,
         };
@@ -280,6 +283,13 @@ impl Search {
     }
 
     fn look_through(&mut self, folder: &str, names: &Json) -> Result<Vec<Ask>, FindError> {
+        let begin = Instant::now();
+        let asks = self.compare(folder, names, begin + self.left);
+        self.left = self.left.saturating_sub(begin.elapsed());
+        asks
+    }
+
+    fn compare(&mut self, folder: &str, names: &Json, end: Instant) -> Result<Vec<Ask>, FindError> {
         let Json::Array(names) = names else {
             return Err(FindError::Odd(self.name(folder)));
         };
@@ -287,7 +297,7 @@ impl Search {
         if self.names > MAX_NAMES {
             return Err(FindError::TooManyNames);
         }
-        let (mut asks, end) = (Vec::new(), Instant::now() + TIME);
+        let mut asks = Vec::new();
         for name in names {
             let name = name.as_str().unwrap_or_default();
             if name.trim_matches('/').is_empty() {

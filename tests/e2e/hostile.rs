@@ -243,7 +243,7 @@ fn objects_of_the_size_that_the_api_server_just_takes_keep_nobody_waiting() {
                 Hostile::refused("missing-too", json!({"data": many(&|i| format!("gone/too/{i}"))}), "Secret does not exist"),
                 Hostile::new("extracts", json!({"target": {"deletionPolicy": "Merge"}, "dataFrom": list}), "True", "SecretSynced"),
                 Hostile::new("same", json!({"data": many(&|_| "neighbour".into())}), "True", "SecretSynced"),
-                Hostile::refused("key", json!({"data": [{"secretKey": "v", "remoteRef": {"key": long}}]}), "could not read key x"),
+                Hostile::refused("key", json!({"data": [{"secretKey": "v", "remoteRef": {"key": long}}]}), "error processing spec.data[0]"),
                 Hostile::refused("property", json!({"data": [one("v", "neighbour", &long)]}), "longer than 512 bytes"),
                 Hostile::refused("regexp", json!({"dataFrom": [{"find": {"name": {"regexp": long.replace('x', "(x|y)*")[..4_090].to_owned()}}}]}), "regular expression"),
                 Hostile::refused("version", json!({"data": [{"secretKey": "v", "remoteRef": {"key": "neighbour", "version": "9".repeat(4_096)}}]}), "whole numbers"),

@@ -32,6 +32,7 @@ mod requests;
 mod rights;
 mod scene;
 mod security;
+mod stalls;
 mod sts;
 mod templates;
 mod tenants;

@@ -294,6 +294,10 @@ fn a_name_that_is_too_long_or_an_expression_that_would_take_too_long_fails_the_s
     let large = by_name(&"[ab]{1000}".repeat(20));
     assert!(told(&large, "app").is_ok());
     assert_eq!(told(&large, &"ab".repeat(MAX_NAME / 2)), Err(FindError::Costly));
+    // Of several folders that one search looks through, each takes from what is left.
+    let (mut search, first) = Search::begin("", &usual);
+    search.left = Duration::ZERO;
+    assert_eq!(search.tell(first, found(&json!(["app"]))), Err(FindError::Costly));
     // What is too late is not compared at all.
     let late = Expression::compile("a".into()).unwrap();
     assert_eq!(

@@ -133,6 +133,12 @@ impl Operator {
         })
     }
 
+    /// Where its health is asked for.
+    #[must_use]
+    pub fn live(&self) -> &str {
+        &self.live
+    }
+
     /// Waits until its watches are in sync.
     ///
     /// # Errors
