@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::computing::Computing;
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
+use super::leases::Leases;
 use super::outcome::{self, Failure};
 use super::queue::{Priority, Queue};
 use super::references::References;
@@ -84,6 +85,7 @@ pub struct Context {
     pub whole_cluster: bool,
     index: Mutex<Index>,
     targets: Mutex<Targets>,
+    leases: Mutex<Leases>,
     memory: Mutex<HashMap<ObjectKey, Memory>>,
     known_stores: Mutex<HashMap<StoreKey, KnownStore>>,
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
@@ -174,6 +176,7 @@ impl Context {
             whole_cluster: parts.whole_cluster,
             index: Mutex::default(),
             targets: Mutex::default(),
+            leases: Mutex::default(),
             memory: Mutex::default(),
             known_stores: Mutex::default(),
             namespaces: Mutex::default(),
@@ -224,6 +227,11 @@ impl Context {
         locked(&self.targets)
     }
 
+    /// The targets with leased values.
+    pub fn leases(&self) -> MutexGuard<'_, Leases> {
+        locked(&self.leases)
+    }
+
     /// The stores as the API server shows them.
     pub fn known_stores(&self) -> MutexGuard<'_, HashMap<StoreKey, KnownStore>> {
         locked(&self.known_stores)
@@ -263,6 +271,7 @@ impl Context {
     /// Forgets an ExternalSecret that is gone.
     pub fn forget(&self, key: &ObjectKey) {
         locked(&self.memory).remove(key);
+        self.leases().forget(key);
         self.template_sources.forget(key);
         self.queue.forget(key);
         self.metrics.objects().forget(&key.namespace, &key.name);
@@ -273,6 +282,7 @@ impl Context {
         let counts = [
             ("index", self.index().entries()),
             ("targets", self.targets().entries()),
+            ("leases", self.leases().entries()),
             ("memory", locked(&self.memory).len()),
             ("namespaces", self.namespaces().len()),
             ("known_stores", self.known_stores().len()),

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::targets::State;
+use crate::api::duration::SHORTEST_REFRESH;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, RefreshPolicy};
 use crate::sync::windows::{Opening, Windows};
 
@@ -29,6 +30,8 @@ pub struct Circumstances<'a> {
     pub store_changed: bool,
     /// The target.
     pub target: State,
+    /// When the target's values are to be read anew, if they are leased.
+    pub lease_due: Option<Timestamp>,
     /// When a periodic refresh may happen; none means always.
     pub windows: Option<&'a Windows>,
 }
@@ -48,8 +51,27 @@ pub enum Need {
 ///
 /// `refreshInterval: 0` means once, as in ESO; unlike ESO, a change of the spec, of a label or of an
 /// annotation (so also a force-sync) is honoured with it.
+///
+/// Values that are leased are read anew before they end, whatever the interval, the policy and the windows say: a
+/// credential that is dead serves nobody. An immutable target could not take new ones.
 #[must_use]
 pub fn need(object: &ExternalSecret, interval: Duration, known: &Circumstances<'_>) -> Need {
+    let need = without_leases(object, interval, known);
+    match known.lease_due.filter(|_| !object.spec.is_immutable()) {
+        None => need,
+        Some(due) if due <= known.now => match need {
+            Need::Sync(since) => Need::Sync(since.min(due)),
+            Need::At(_) | Need::Nothing => Need::Sync(due),
+        },
+        Some(due) => match need {
+            Need::Sync(_) => need,
+            Need::At(at) => Need::At(at.min(due)),
+            Need::Nothing => Need::At(due),
+        },
+    }
+}
+
+fn without_leases(object: &ExternalSecret, interval: Duration, known: &Circumstances<'_>) -> Need {
     let status = object.status.clone().unwrap_or_default();
     let in_status = status.refresh_time.map(|time| time.0);
     let last = known
@@ -132,6 +154,20 @@ fn wait(object: &ExternalSecret, interval: Duration, last: Timestamp) -> Duratio
     }
 }
 
+/// When values that are known since `from` and end at `ends` are read anew: after two thirds of what is left of their
+/// life, and not sooner than any object is refreshed again.
+#[must_use]
+pub fn of_lease(from: Timestamp, ends: Timestamp) -> Timestamp {
+    let left = ends.duration_since(from);
+    let wait = if left.is_negative() {
+        Duration::ZERO
+    } else {
+        left.unsigned_abs() / 3 * 2
+    };
+    from.checked_add(wait.max(SHORTEST_REFRESH))
+        .unwrap_or(Timestamp::MAX)
+}
+
 /// Longest wait of an object that failed by its own fault.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Such an object may cost one part in so many of a processor.
@@ -174,6 +210,7 @@ mod tests {
             template_changed: false,
             store_changed: false,
             target,
+            lease_due: None,
             windows: None,
         }
     }
@@ -220,6 +257,68 @@ mod tests {
                 Need::Sync(_)
             ));
         }
+    }
+
+    #[test]
+    fn leased_values_are_read_anew_after_two_thirds_of_their_life_and_at_most_once_a_second() {
+        let from: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (life, wait) in [
+            (3600, 2400),
+            (15, 10),
+            (2, 1),
+            (1, 1),
+            (0, 1),
+            (-60, 1),
+            (i64::from(u32::MAX), 2_863_311_530),
+        ] {
+            let ends = Timestamp::from_second(from.as_second() + life).unwrap();
+            assert_eq!(
+                of_lease(from, ends).duration_since(from).as_secs(),
+                wait,
+                "{life}"
+            );
+        }
+        assert!(of_lease(from, Timestamp::MAX) > from);
+        assert_eq!(of_lease(Timestamp::MAX, from), Timestamp::MAX);
+    }
+
+    #[test]
+    fn leased_values_are_due_whatever_the_interval_the_policy_and_the_windows_say() {
+        let windows = denied_until("4h");
+        let lease_due: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+        for (spec, interval) in [
+            (json!({}), HOUR),
+            (json!({}), Duration::ZERO),
+            (json!({"refreshPolicy": "OnChange"}), HOUR),
+            (json!({"refreshPolicy": "CreatedOnce"}), HOUR),
+        ] {
+            for windows in [None, Some(&windows)] {
+                let object = object(spec.clone(), SYNCED);
+                let mut known = at("2026-01-01T00:05:00Z", State::Intact);
+                (known.lease_due, known.windows) = (Some(lease_due), windows);
+                assert_eq!(need(&object, interval, &known), Need::At(lease_due), "{spec}");
+                known.now = "2026-01-01T00:12:00Z".parse().unwrap();
+                assert_eq!(need(&object, interval, &known), Need::Sync(lease_due), "{spec}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lease_puts_no_refresh_off_and_an_immutable_target_is_not_read_for_in_vain() {
+        let mut known = at("2026-01-01T00:30:00Z", State::Intact);
+        let own = need(&object(json!({}), SYNCED), HOUR, &known);
+        known.lease_due = Some("2026-01-01T09:00:00Z".parse().unwrap());
+        assert_eq!(need(&object(json!({}), SYNCED), HOUR, &known), own);
+        known.lease_due = Some("2026-01-01T00:10:00Z".parse().unwrap());
+        let frozen = object(json!({"target": {"immutable": true}}), SYNCED);
+        assert_eq!(need(&frozen, HOUR, &known), own);
+        // What was due before the lease is overdue since then.
+        known.now = "2026-01-01T02:00:00Z".parse().unwrap();
+        known.lease_due = Some("2026-01-01T01:30:00Z".parse().unwrap());
+        let Need::Sync(since) = need(&object(json!({}), SYNCED), HOUR, &known) else {
+            panic!("not due")
+        };
+        assert!(since <= "2026-01-01T01:00:00Z".parse().unwrap(), "{since}");
     }
 
     fn denied_until(end: &str) -> Windows {

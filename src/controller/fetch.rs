@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -14,6 +14,7 @@ use super::outcome::Failure;
 use crate::api::vault::KvVersion;
 use crate::store::allowed_paths::ANNOTATION;
 use crate::store::fake::Fake;
+use crate::store::hold::Hold;
 use crate::store::login::Fault;
 use crate::store::session::ReadError;
 use crate::store::settings::Settings;
@@ -37,7 +38,7 @@ const READ_COST: Duration = Duration::from_millis(60);
 /// Bytes that are looked through on the threads of the loops; more takes milliseconds.
 const LOOKED_THROUGH: usize = 256 << 10;
 
-/// The answers to all reads of a plan, each from the store beside it.
+/// The answers to all reads of a plan, each from the store beside it, and the leases of their values.
 ///
 /// # Errors
 /// The first read that failed, or that they are too large together.
@@ -46,7 +47,8 @@ pub async fn read_all(
     key: &ObjectKey,
     plan: &Plan,
     stores: &[Arc<Store>],
-) -> Result<Vec<Answer>, Failure> {
+) -> Result<(Vec<Answer>, Vec<Hold>), Failure> {
+    let holds = Mutex::default();
     let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
         let asked = Asked { read, store };
         match store.source() {
@@ -57,6 +59,7 @@ pub async fn read_all(
                     key,
                     asked,
                     settings,
+                    holds: &holds,
                 };
                 reader.read().await
             }
@@ -66,7 +69,10 @@ pub async fn read_all(
     let mut size = 0;
     let answers = gather(reads, plan.when_missing, &mut size).await;
     ctx.charge(key, read_cost(size));
-    answers
+    Ok((
+        answers?,
+        holds.into_inner().unwrap_or_else(PoisonError::into_inner),
+    ))
 }
 
 fn read_cost(bytes: usize) -> Duration {
@@ -119,6 +125,7 @@ pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -
         key,
         asked: Asked { read, store },
         settings,
+        holds: &Mutex::default(),
     };
     // A path that is none is told when it is read.
     path.map_or(Ok(()), |path| store.permit(kv, namespace, &path, question))
@@ -219,6 +226,8 @@ struct Reader<'a> {
     key: &'a ObjectKey,
     asked: Asked<'a>,
     settings: &'a Settings,
+    /// The leases that were given so far.
+    holds: &'a Mutex<Vec<Hold>>,
 }
 
 impl Reader<'_> {
@@ -344,6 +353,9 @@ impl Reader<'_> {
                 }
                 error => self.failure(error),
             })?;
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.extend(told.hold);
+        drop(holds);
         let answer = match told.answer {
             KvAnswer::Found(json) => Answer::Found(json),
             KvAnswer::Missing => Answer::Missing,

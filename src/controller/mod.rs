@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod guarded;
 pub mod index;
 pub mod leader;
+pub mod leases;
 pub mod manifests;
 pub mod outcome;
 pub mod queue;
@@ -264,6 +265,7 @@ async fn keep_sessions(ctx: Arc<Context>, mut over: tokio_watch::Receiver<bool>)
             () = sleep(Duration::from_secs(1)) => {}
         }
         ctx.stores.keep_sessions();
+        ctx.mind_leases();
     }
 }
 

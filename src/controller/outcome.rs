@@ -205,6 +205,11 @@ async fn outage(
         ctx.memory(key).last_success.is_some()
     };
     let grace_ends = overdue.checked_add(ctx.outage_grace).unwrap_or(Timestamp::MAX);
+    // A credential whose lease has ended is known to be dead.
+    let grace_ends = ctx
+        .leases()
+        .ends(key)
+        .map_or(grace_ends, |ends| ends.min(grace_ends));
     if synced_before && was_ready(object) && now < grace_ends {
         if let Some(end) = down.quiet_until() {
             return Next::Parked(store, Some(instant_of(end.min(grace_ends))));

@@ -254,6 +254,7 @@ fn circumstances<'a>(
         template_changed: ctx.template_sources.is_changed(key),
         store_changed: memory.store_changed,
         target,
+        lease_due: ctx.leases().due(key),
         windows,
     }
 }

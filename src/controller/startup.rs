@@ -11,9 +11,11 @@ use tokio::time::{Instant, timeout};
 
 use super::Settings;
 use super::context::Context;
+use super::index::ObjectKey;
 use super::queue::Priority;
 use crate::target::apply;
 use crate::target::hash::DataHasher;
+use crate::target::leased;
 use crate::target::names;
 
 /// Name of the Secret with the key under which data is hashed, in the operator's own namespace.
@@ -34,7 +36,10 @@ pub async fn take_over(ctx: &Arc<Context>, settings: &Settings) -> Result<(), St
             &installation_key(ctx, &settings.operator_namespace).await?,
         ));
     }
+    // Another process may have read anew what this one knew of an earlier term.
+    ctx.leases().clear();
     scan(ctx, settings).await?;
+    ctx.doubt_generic_targets();
     let stores: Vec<_> = ctx.known_stores().keys().cloned().collect();
     for key in stores {
         ctx.store_queue.push(&key, Priority::Urgent);
@@ -123,6 +128,10 @@ async fn scan(ctx: &Context, settings: &Settings) -> Result<(), String> {
                 .map_err(|e| format!("cannot list managed Secrets: {}", apply::describe(&e)))?;
             for secret in &page.items {
                 ctx.verified(secret, hasher.intact(secret), since);
+                if let (Some(until), Some(name)) = (leased::until(secret), &secret.metadata.name) {
+                    let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
+                    ctx.inherit_leases(&ObjectKey::new(namespace, name), until);
+                }
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),

@@ -16,6 +16,7 @@ use super::targets::State;
 use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::store::Store;
+use crate::store::hold::Hold;
 use crate::sync::assemble::Assembled;
 use crate::sync::plan::Plan;
 use crate::sync::shape::Sources;
@@ -75,6 +76,11 @@ impl Before {
     }
 }
 
+/// Whether a Secret takes no other data.
+fn is_frozen(secret: Option<&Secret>) -> bool {
+    secret.is_some_and(|secret| secret.immutable == Some(true))
+}
+
 impl Sync<'_> {
     /// Does it. Gives what is said of it, and the name for `status.binding`, or nothing if what is there stays.
     ///
@@ -106,16 +112,21 @@ impl Sync<'_> {
         let generic = Looked::before(manifests::look(ctx, self.object).await?);
         let is_known = matches!(before, Before::Version(_));
         let fetch = self.fetch(ctx, is_known && !self.routine);
-        let (mut fetched, sources) = place.left_for(fetch).await?;
+        let (mut fetched, sources, holds) = place.left_for(fetch).await?;
         let fingerprint = self.fingerprint(ctx, &fetched.assembled, &sources);
         if is_known && self.routine {
             if fingerprint.is_some_and(|fingerprint| ctx.targets().holds(&target, &fingerprint)) {
                 self.tell_missing(ctx, &fetched.assembled);
+                ctx.keep_leases(self.key, self.object, holds, Outcome::Synced);
                 return Ok((Outcome::Synced, None));
             }
             fetched.existing = self.existing(ctx).await?;
         }
         let unchanged = before.compare(&mut fetched.existing);
+        let frozen = is_frozen(fetched.existing.as_ref());
+        if !frozen && !self.object.spec.is_immutable() {
+            fetched.assembled.leased_until = ctx.leased_until(self.key, &target, &holds);
+        }
         let templated = self.object.spec.template().is_some();
         let rendering = templates::render(ctx, self.key, self.object, fetched, sources);
         let mut rendered = match templated {
@@ -128,6 +139,12 @@ impl Sync<'_> {
             before: unchanged,
         };
         let applied = self.write(ctx, rendered, (secret, generic), since).await?;
+        let became = if frozen {
+            Outcome::Retained
+        } else {
+            applied.outcome
+        };
+        ctx.keep_leases(self.key, self.object, holds, became);
         if let (Outcome::Synced, Some(secret), Some(fingerprint)) =
             (applied.outcome, &applied.secret, fingerprint)
         {
@@ -136,8 +153,12 @@ impl Sync<'_> {
         Ok((applied.outcome, applied.binding))
     }
 
-    /// What was read, and, if it is asked for, what the target holds.
-    async fn fetch(&self, ctx: &Context, with_target: bool) -> Result<(Rendering, Sources), Failure> {
+    /// What was read, under which leases, and, if it is asked for, what the target holds.
+    async fn fetch(
+        &self,
+        ctx: &Context,
+        with_target: bool,
+    ) -> Result<(Rendering, Sources, Vec<Hold>), Failure> {
         let template = self.object.spec.template();
         // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
         let (answers, existing, sources) = tokio::join!(
@@ -150,12 +171,13 @@ impl Sync<'_> {
             },
             templates::read_sources(ctx, self.key, template),
         );
+        let (answers, holds) = answers?;
         let fetched = Rendering {
-            assembled: fetch::assembled(ctx, self.key, self.plan, answers?).await?,
+            assembled: fetch::assembled(ctx, self.key, self.plan, answers).await?,
             existing: existing?,
             shaped: None,
         };
-        Ok((fetched, sources?))
+        Ok((fetched, sources?, holds))
     }
 
     /// What is known of a Secret before the values are read that it is to hold.

@@ -1,5 +1,6 @@
 //! The token of one identity: obtained once, renewed, replaced when it dies, revoked at the end.
 
+mod retired;
 mod state;
 
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 use tokio::time::Instant;
 
+pub use self::state::Pass;
 use self::state::{Held, State, spend};
 use super::auth::Proof;
 use super::connection::{CallError, Connection, Down};
@@ -154,22 +156,25 @@ impl Login {
         self.ensured(&mut state).await.map(|_| ())
     }
 
-    /// The token for one request, and its number.
+    /// The token for one request.
     ///
     /// # Errors
     /// As [`Self::ensure`].
-    pub async fn token(&self) -> Result<(Token, u64), LoginError> {
+    pub async fn token(&self) -> Result<Pass, LoginError> {
         let mut state = self.state.lock().await;
-        let token = spend(self.ensured(&mut state).await?);
-        Ok((token, state.serial))
+        self.ensured(&mut state)
+            .await
+            .map(|(held, serial)| spend(held, serial))
     }
 
-    async fn ensured<'a>(&self, state: &'a mut State) -> Result<&'a mut Held, LoginError> {
+    /// The token, and the number of its login.
+    async fn ensured<'a>(&self, state: &'a mut State) -> Result<(&'a mut Held, u64), LoginError> {
         let held = match state.held.take().filter(Held::is_alive) {
             Some(living) => living,
             None => self.taken(state).await?,
         };
-        Ok(state.held.insert(held))
+        let serial = state.serial;
+        Ok((state.held.insert(held), serial))
     }
 
     /// A new token to hold; without one there is none.
@@ -302,9 +307,9 @@ impl Login {
     ///
     /// # Errors
     /// As [`Self::ensure`].
-    pub async fn after_403(&self, seen: u64, answer: &VaultError) -> Result<Option<Token>, LoginError> {
+    pub async fn after_403(&self, seen: u64, answer: &VaultError) -> Result<Option<Pass>, LoginError> {
         let mut state = self.state.lock().await;
-        let mut old = None;
+        let mut needless = None;
         if state.serial == seen {
             let pause = state.relogin_pause;
             if state.relogin_at.is_some_and(|at| at.elapsed() < pause) {
@@ -314,7 +319,14 @@ impl Login {
             state.relogin_pause = (pause * 2).clamp(RELOGIN_FIRST, RELOGIN_MAX);
             match self.obtain(&mut state).await {
                 Ok(lease) if self.settings.auth.is_given() && state.holds(&lease.token) => return Ok(None),
-                Ok(lease) => old = self.replace(&mut state, lease),
+                Ok(lease) => {
+                    let old = self.replace(&mut state, lease);
+                    match old {
+                        Some(dead) if answer.is_dead_token() => dead.tenure.end(),
+                        // It may live, without the policies that the new one has.
+                        old => needless = state.retire(old),
+                    }
+                }
                 Err(LoginError::Refused(refusal)) => {
                     // A secret ID may be used up while the token that it gave lives: that is kept.
                     if !answer.is_dead_token() && self.is_living(&state).await {
@@ -327,13 +339,13 @@ impl Login {
                 Err(other) => return Err(other),
             }
         }
-        let token = spend(self.ensured(&mut state).await?);
+        let pass = self
+            .ensured(&mut state)
+            .await
+            .map(|(held, serial)| spend(held, serial))?;
         drop(state);
-        if let Some(old) = old {
-            // It may live, without the policies that the new one has.
-            self.revoke(&old.lease).await;
-        }
-        Ok(Some(token))
+        self.revoke(needless).await;
+        Ok(Some(pass))
     }
 
     /// Whether the held token lives, as Vault says.
@@ -381,8 +393,9 @@ impl Login {
             Ok(Proof::Token(secret)) => Token::new(&secret).is_ok_and(|token| state.holds(&token)),
             _ => false,
         };
-        if !same {
-            state.held = None;
+        if !same && let Some(old) = state.held.take() {
+            // Whoever gave another one ends the old one, and with it its leases.
+            old.tenure.end();
         }
     }
 
@@ -393,7 +406,7 @@ impl Login {
         let Ok(state) = self.state.try_lock() else {
             return false;
         };
-        state.renewal_due() || state.refusal_over()
+        state.renewal_due() || state.refusal_over() || state.retired_due()
     }
 
     /// Does what [is due](Self::is_due), as one of the requests that the server is given at once.
@@ -403,6 +416,7 @@ impl Login {
         if due && let Err(error) = self.renew().await {
             tracing::debug!(?error, "token not renewed; it is tried again");
         }
+        self.keep_retired().await;
         if self.state.lock().await.refusal_over() {
             // Success is told through the same channel as any change of a login.
             let _ = self.ensure().await;
@@ -430,10 +444,9 @@ impl Login {
         match self.obtain(&mut state).await {
             Ok(lease) => {
                 let old = self.replace(&mut state, lease);
+                let needless = state.retire(old);
                 drop(state);
-                if let Some(old) = old {
-                    self.revoke(&old.lease).await;
-                }
+                self.revoke(needless).await;
                 Ok(())
             }
             Err(LoginError::Refused(refusal)) => {
@@ -450,38 +463,9 @@ impl Login {
             Err(other) => Err(other),
         }
     }
-
-    /// Whether a renewal brought a life worth having.
-    async fn renewed(&self, held: &mut Held) -> Result<bool, LoginError> {
-        match answered(self.about("renew", &held.lease.token, auth::renew).await)? {
-            Ok(lease) if lease.ttl >= held.lease.ttl.map(|ttl| ttl / 2) => {
-                let revocable = held.lease.revocable;
-                *held = Held::new(Lease { revocable, ..lease });
-                Ok(true)
-            }
-            // Capped by its maximum, or refused: log in anew while the old one still lives.
-            Ok(_) | Err(_) => Ok(false),
-        }
-    }
-
-    /// Revokes the token, if a login of ours obtained it. For shutdown, and for stores that are gone.
-    pub async fn close(&self) {
-        let held = self.state.lock().await.held.take();
-        if let Some(held) = held {
-            self.revoke(&held.lease).await;
-        }
-    }
-
-    async fn revoke(&self, lease: &Lease) {
-        if !lease.revocable || lease.uses == Some(0) {
-            return;
-        }
-        if let Err(error) = self.about("revoke", &lease.token, auth::revoke).await {
-            let server = self.connection.url();
-            tracing::debug!(server, ?error, "token not revoked; it ends with its life");
-        }
-    }
 }
 
 #[cfg(test)]
-mod tests;
+mod retired_tests;
+#[cfg(test)]
+pub(in crate::store) mod tests;

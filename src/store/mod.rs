@@ -6,6 +6,7 @@ pub mod conditions;
 pub mod connection;
 pub mod credentials;
 pub mod fake;
+pub mod hold;
 mod judge;
 pub mod login;
 pub mod pace;
@@ -346,8 +347,10 @@ impl Stores {
         let session = self
             .session(store, settings, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
-        let answer = session.ask(path.clone(), question).await?;
-        Ok(store.show(&settings.kv, namespace, &path, question, answer).await)
+        let answered = session.ask(path.clone(), question).await?;
+        Ok(store
+            .show(&settings.kv, namespace, &path, question, answered)
+            .await)
     }
 
     fn session(

@@ -1,24 +1,39 @@
 //! One identity at one server: its login, and the reads it shares.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{CallError, Connection, Down};
-use super::login::{Login, LoginError, Refusal};
+use super::hold::Hold;
+use super::login::{Login, LoginError, Pass, Refusal};
 use super::retries::Retries;
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath, Told};
-use crate::vault::transport::{Token, Transport};
+use crate::vault::leased;
+use crate::vault::transport::Transport;
 
 /// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
 /// after the other, and they shall share a request. Nobody waits for it who is alone.
 const SPACING: Duration = Duration::from_millis(500);
 /// How long it is believed that a mount is as the store says. Only what is not found asks for it.
 const MOUNT_KNOWN: Duration = Duration::from_secs(60);
+
+/// Paths of which it is remembered that their values are leased. Of others the first answer tells it each time.
+const LEASING_MAX: usize = 10_000;
+
+/// An answer, and the lease of its values, if they are leased.
+#[derive(Clone)]
+pub struct Answered {
+    /// The answer.
+    pub answer: KvAnswer,
+    /// The lease, which is the asker's own.
+    pub hold: Option<Hold>,
+}
 
 /// Why a read brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +48,8 @@ pub enum ReadError {
     Vault(VaultError),
 }
 
-type Waiting = Vec<oneshot::Sender<Result<KvAnswer, ReadError>>>;
+type Sender = oneshot::Sender<Result<Answered, ReadError>>;
+type Waiting = Vec<Sender>;
 
 /// A read of one path: those who wait for the next request for it.
 #[derive(Default)]
@@ -53,6 +69,8 @@ pub struct Session {
     login: Login,
     retries: Retries,
     reads: Mutex<HashMap<ReadKey, Slot>>,
+    /// What is leased: each reader gets a lease of its own.
+    leasing: Mutex<HashSet<ReadKey>>,
     /// The mounts that are as the store says, and when Vault said so.
     mounts: AsyncMutex<HashMap<String, Instant>>,
 }
@@ -66,6 +84,7 @@ impl Session {
             login,
             retries,
             reads: Mutex::default(),
+            leasing: Mutex::default(),
             mounts: AsyncMutex::default(),
         })
     }
@@ -77,13 +96,17 @@ impl Session {
     }
 
     /// Asks about a path. Whoever asks before the request is sent shares it; whoever asks later gets the
-    /// next one, so that no answer is older than the question (promise 3). There is no cache.
+    /// next one, so that no answer is older than the question (promise 3). There is no cache. What is leased is not
+    /// shared at all.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn ask(self: &Arc<Self>, path: SecretPath, question: Question) -> Result<KvAnswer, ReadError> {
+    pub async fn ask(self: &Arc<Self>, path: SecretPath, question: Question) -> Result<Answered, ReadError> {
         let (sender, receiver) = oneshot::channel();
         let key = ReadKey { path, question };
+        if self.leasing().contains(&key) {
+            return self.alone(&key).await;
+        }
         let first = {
             let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
             let first = !reads.contains_key(&key);
@@ -116,19 +139,58 @@ impl Session {
             let sent = Instant::now();
             let answer = self.request(&key).await;
             drop(permit);
-            for sender in waiting {
-                let _ = sender.send(answer.clone());
-            }
+            self.hand_out(&key, waiting, answer);
             // Whoever asks for the same within this time shares the next request.
             sleep_until(sent + SPACING).await;
         }
     }
 
-    async fn request(&self, key: &ReadKey) -> Result<KvAnswer, ReadError> {
-        match self.told(key).await? {
-            Told::Found(json) => Ok(KvAnswer::Found(json)),
-            Told::NotFound => self.confirm_missing(&key.path).await,
+    fn leasing(&self) -> MutexGuard<'_, HashSet<ReadKey>> {
+        self.leasing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A leased answer goes to one reader. The others, who could not know it, ask again, each for itself.
+    fn hand_out(self: &Arc<Self>, key: &ReadKey, waiting: Waiting, answer: Result<Answered, ReadError>) {
+        if !matches!(&answer, Ok(answered) if answered.hold.is_some()) {
+            for sender in waiting {
+                let _ = sender.send(answer.clone());
+            }
+            return;
         }
+        let mut lease = Some(answer);
+        for sender in waiting {
+            match lease.take() {
+                // Who waits no more leaves it to the next.
+                Some(answer) => lease = sender.send(answer).err(),
+                None => drop(tokio::spawn(self.clone().ask_for(key.clone(), sender))),
+            }
+        }
+    }
+
+    async fn ask_for(self: Arc<Self>, key: ReadKey, sender: Sender) {
+        let _ = sender.send(self.alone(&key).await);
+    }
+
+    /// A request that nobody shares.
+    async fn alone(&self, key: &ReadKey) -> Result<Answered, ReadError> {
+        let _permit = self.connection.permit().await;
+        self.request(key).await
+    }
+
+    async fn request(&self, key: &ReadKey) -> Result<Answered, ReadError> {
+        let (told, hold) = self.told(key).await?;
+        let answer = match told {
+            Told::Found(json) => KvAnswer::Found(json),
+            Told::NotFound => self.confirm_missing(&key.path).await?,
+        };
+        let mut leasing = self.leasing();
+        if hold.is_none() {
+            leasing.remove(key);
+        } else if leasing.len() < LEASING_MAX {
+            leasing.insert(key.clone());
+        }
+        drop(leasing);
+        Ok(Answered { answer, hold })
     }
 
     /// A 404 may delete a Secret: it is believed only of the mount and the kind of engine that the store names
@@ -138,7 +200,7 @@ impl Session {
         let mut mounts = self.mounts.lock().await;
         mounts.retain(|_, told| told.elapsed() < MOUNT_KNOWN);
         if !mounts.contains_key(path.mount()) {
-            let (token, _) = self.login.token().await?;
+            let token = self.login.token().await?.token;
             let ask = |transport: Arc<Transport>| {
                 let (path, token) = (path.clone(), token.clone());
                 async move {
@@ -152,18 +214,23 @@ impl Session {
         Ok(KvAnswer::Missing)
     }
 
-    async fn told(&self, key: &ReadKey) -> Result<Told, ReadError> {
-        let (token, serial) = self.login.token().await?;
-        let refused = match self.send(key, &token).await {
+    async fn told(&self, key: &ReadKey) -> Result<(Told, Option<Hold>), ReadError> {
+        let pass = self.login.token().await?;
+        let serial = pass.serial;
+        let refused = match self.send(key, pass).await {
             Err(CallError::Vault(refused @ VaultError::Denied { .. })) => refused,
             other => return other.map_err(ReadError::from),
         };
         // 403: a dead token, or no policy for the path. One new login tells (promise 4).
-        let Some(token) = self.login.after_403(serial, &refused).await? else {
+        let Some(pass) = self.login.after_403(serial, &refused).await? else {
             return Err(self.denied(key).await);
         };
-        match self.send(key, &token).await {
-            Err(CallError::Vault(VaultError::Denied { .. })) => Err(self.denied(key).await),
+        let serial = pass.serial;
+        match self.send(key, pass).await {
+            Err(CallError::Vault(VaultError::Denied { .. })) => {
+                self.login.not_helped(serial).await;
+                Err(self.denied(key).await)
+            }
             Ok(answer) => {
                 self.login.helped().await;
                 Ok(answer)
@@ -183,18 +250,20 @@ impl Session {
         ))
     }
 
-    async fn send(&self, key: &ReadKey, token: &Token) -> Result<Told, CallError> {
+    async fn send(&self, key: &ReadKey, pass: Pass) -> Result<(Told, Option<Hold>), CallError> {
         let read_with = |transport: Arc<Transport>| {
-            let (key, token) = (key.clone(), token.clone());
+            let (key, token) = (key.clone(), pass.token.clone());
             async move {
-                let call = key.path.call(key.question)?.token(&token);
-                key.path.answer(key.question, transport.send(call).await?)
+                let sent = Timestamp::now();
+                let reply = transport.send(key.path.call(key.question)?.token(&token)).await?;
+                let terms = leased::terms(&key.path, key.question, &reply.body);
+                Ok((key.path.answer(key.question, reply)?, terms, sent))
             }
         };
         let operation = key.question.operation();
-        self.connection
-            .call_with(operation, self.retries, read_with)
-            .await
+        let sending = self.connection.call_with(operation, self.retries, read_with);
+        let (told, terms, sent) = sending.await?;
+        Ok((told, terms.map(|terms| pass.lease(terms, sent))))
     }
 }
 
@@ -250,3 +319,6 @@ impl From<LoginError> for ReadError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::allowed_paths::{ANNOTATION, AllowedPaths};
 use super::conditions::NamespaceRules;
-use super::session::ReadError;
+use super::hold::Hold;
+use super::session::{Answered, ReadError};
 use super::{Entry, Store, Stores};
 use crate::api::store::{SecretStoreSpec, StoreKey};
 use crate::vault::json::Json;
@@ -47,6 +48,8 @@ pub struct Told {
     pub answer: KvAnswer,
     /// Whether names were left out of it that the namespace may not know.
     pub hidden: bool,
+    /// The lease of its values, if they are leased.
+    pub hold: Option<Hold>,
 }
 
 impl Store {
@@ -96,8 +99,9 @@ impl Store {
         namespace: &str,
         folder: &SecretPath,
         question: Question,
-        answer: KvAnswer,
+        answered: Answered,
     ) -> Told {
+        let Answered { answer, hold } = answered;
         let names = match (&self.access.paths, question, &answer) {
             (Some(allowed), Question::Names, KvAnswer::Found(json)) => match json.as_ref() {
                 Json::Array(names) => Some((allowed, names)),
@@ -109,12 +113,14 @@ impl Store {
             return Told {
                 answer,
                 hidden: false,
+                hold,
             };
         };
         let shown = allowed.shown(namespace, &folder.within(kv), names).await;
         Told {
             hidden: shown.len() < names.len(),
             answer: KvAnswer::Found(Arc::new(Json::Array(shown))),
+            hold,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::decode::{self, DecodeError, NullByteError};
 use super::keys::{self, KeyError};
 use super::plan::{Destination, Entry, Plan, What, WhenMissing};
@@ -53,6 +55,8 @@ pub struct Assembled {
     /// How many entries had a secret. Tells a target that is gone at its source from one that is merely empty:
     /// only the first may lead to a deletion.
     pub found: usize,
+    /// Until when the values live, if they are leased.
+    pub leased_until: Option<Timestamp>,
 }
 
 /// One entry failed, and with it the sync.

@@ -31,8 +31,8 @@ fn read(pairs: &[(&str, &str)]) -> Assembled {
             .iter()
             .map(|(key, value)| ((*key).to_string(), SecretBytes::from(*value)))
             .collect(),
-        missing: vec![],
         found: pairs.len(),
+        ..Assembled::default()
     }
 }
 

@@ -5,6 +5,7 @@ pub mod fence;
 pub mod fenced;
 pub mod hash;
 pub mod kept;
+pub mod leased;
 pub mod manifest;
 pub mod manifest_apply;
 pub mod manifest_path;

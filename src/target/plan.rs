@@ -9,9 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource, ResourceExt as _};
 
 use super::hash::DataHasher;
-use super::names;
 use super::stale::Stale;
 use super::typed::{self, Misfit};
+use super::{leased, names};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::secret::SecretBytes;
 use crate::sync::assemble::Assembled;
@@ -374,6 +374,7 @@ fn shape(
             .filter(|(key, _)| *key != names::ANNOTATION_LAST_APPLIED);
         annotations.extend(own.map(|(key, value)| (key.clone(), value.clone())));
     }
+    leased::note(&mut annotations, content.assembled);
     labels.insert(names::LABEL_MANAGED.into(), "true".into());
     labels.remove(names::LABEL_CREATED_BY);
     if policy == CreationPolicy::Owner {

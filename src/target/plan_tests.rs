@@ -26,8 +26,8 @@ fn data(pairs: &[(&str, &str)]) -> Assembled {
         .collect();
     Assembled {
         data,
-        missing: vec![],
         found: pairs.len(),
+        ..Assembled::default()
     }
 }
 
@@ -173,9 +173,8 @@ fn a_secret_that_is_empty_at_vault_deletes_nothing() {
     let target = json!({"deletionPolicy": "Delete"});
     let existing = ours(target.clone(), &[("k", "v")]);
     let empty = Assembled {
-        data: BTreeMap::new(),
-        missing: vec![],
         found: 1,
+        ..Assembled::default()
     };
     let planned = decide_as(&owner(target), Some(&existing), &empty).unwrap();
     assert_eq!(
@@ -306,6 +305,27 @@ fn taking_over_an_unchanged_secret_of_eso_writes_nothing() {
     )
     .unwrap();
     assert_eq!(planned.action, Action::Nothing);
+}
+
+#[test]
+fn a_secret_whose_values_are_leased_says_until_when_and_one_that_is_not_any_more_does_not() {
+    let note = |secret: &Secret| secret.annotations().get(leased::ANNOTATION_LEASED_UNTIL).cloned();
+    let mut read = data(&[("k", "v")]);
+    read.leased_until = "2026-12-01T12:00:00Z".parse().ok();
+    let mut leased = written(decide_as(&owner(json!({})), None, &read).unwrap());
+    assert_eq!(note(&leased).as_deref(), Some("2026-12-01T12:00:00Z"));
+    leased.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        manager: Some(names::field_manager("pg")),
+        fields_v1: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1(
+            json!({"f:metadata": {"f:annotations": {
+                format!("f:{}", leased::ANNOTATION_LEASED_UNTIL): {},
+            }}}),
+        )),
+        ..ManagedFieldsEntry::default()
+    }]);
+    read.leased_until = None;
+    let no_more = written(decide_as(&owner(json!({})), Some(&leased), &read).unwrap());
+    assert_eq!(note(&no_more), None);
 }
 
 #[test]

@@ -222,6 +222,12 @@ impl SecretPath {
         }
     }
 
+    /// The version of the engine, as the store says.
+    #[must_use]
+    pub fn version(&self) -> KvVersion {
+        self.version
+    }
+
     /// The path as Vault's policies name it, for messages.
     #[must_use]
     pub fn policy_path(&self, question: Question) -> String {

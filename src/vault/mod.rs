@@ -7,6 +7,7 @@ pub mod error;
 pub mod health;
 pub mod json;
 pub mod kv;
+pub mod leased;
 mod tls;
 pub mod transport;
 

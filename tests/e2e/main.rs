@@ -20,6 +20,7 @@ mod hostile;
 mod iam;
 mod install;
 mod kv;
+mod leases;
 mod least_rights;
 mod leftovers;
 mod main_job;

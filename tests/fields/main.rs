@@ -139,6 +139,7 @@ fn result(spec: &Value) -> Result<String, String> {
         template_changed: false,
         store_changed: false,
         target: State::Intact,
+        lease_due: None,
         windows: plan.windows.as_ref(),
     };
     let due = due::need(&object, interval, &known);

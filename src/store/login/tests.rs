@@ -21,13 +21,13 @@ use crate::vault::transport::Server;
 
 /// One request: path, namespace, body.
 #[derive(Clone, Debug, PartialEq)]
-struct Seen {
-    path: String,
+pub(in crate::store) struct Seen {
+    pub(in crate::store) path: String,
     namespace: String,
     body: Value,
 }
 
-type Answer = fn(&Seen) -> (u16, Value);
+pub(in crate::store) type Answer = fn(&Seen) -> (u16, Value);
 
 /// A token for each login, and a good word for the rest.
 fn kind(seen: &Seen) -> (u16, Value) {
@@ -38,7 +38,7 @@ fn kind(seen: &Seen) -> (u16, Value) {
     }
 }
 
-async fn server(answer: Answer) -> (String, Arc<Mutex<Vec<Seen>>>) {
+pub(in crate::store) async fn server(answer: Answer) -> (String, Arc<Mutex<Vec<Seen>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let notes = seen.clone();
     let serve = move |request: Request| {
@@ -121,7 +121,7 @@ fn settings(url: &str, auth: &Value) -> Settings {
     }
 }
 
-fn login(url: &str, auth: &Value, secrets: &[(&'static str, &'static str)]) -> Login {
+pub(in crate::store) fn login(url: &str, auth: &Value, secrets: &[(&'static str, &'static str)]) -> Login {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = settings(url, auth);
     let server = Server {
@@ -139,7 +139,12 @@ fn login(url: &str, auth: &Value, secrets: &[(&'static str, &'static str)]) -> L
     )
 }
 
-fn user_pass() -> Value {
+/// The connection that a login goes over.
+pub(in crate::store) fn connection_of(login: &Login) -> Arc<Connection> {
+    login.connection.clone()
+}
+
+pub(in crate::store) fn user_pass() -> Value {
     json!({"userPass": {"path": "userpass", "username": "alice", "secretRef": {"name": "s", "key": "p"}}})
 }
 
