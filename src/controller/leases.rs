@@ -168,8 +168,8 @@ impl Context {
     /// A term begins. Nobody keeps a note at a generic target, which is not looked at before it is due: those that a
     /// store of KV v1 fills, the only one that leases, are read anew.
     pub fn doubt_generic_targets(&self) {
-        let now = Timestamp::now();
-        for key in self.index().keys(None) {
+        let (keys, now) = (self.index().keys(None), Timestamp::now());
+        for key in keys {
             let object = self.index().get(&key);
             let Some(object) = object.filter(|object| object.spec.manifest().is_some()) else {
                 continue;
