@@ -304,7 +304,7 @@ fn a_short_lease_is_read_anew_before_its_end_whatever_the_refresh_says() {
 fn a_token_that_ends_for_good_has_its_leases_read_anew_by_another_before() {
     play(async {
         let mut scene = Scene::without_operator("capped-leases").await?;
-        let role = json!({"token_ttl": "9s", "token_max_ttl": "24s"});
+        let role = json!({"token_ttl": "18s", "token_max_ttl": "40s"});
         lease_by(&scene, "6h", role).await?;
         for i in 0..3 {
             holder(&scene, &format!("app-{i}"), json!({})).await?;

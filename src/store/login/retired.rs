@@ -12,7 +12,7 @@ impl Login {
     /// Whether a renewal brought a life worth having.
     pub(super) async fn renewed(&self, held: &mut Held) -> Result<bool, LoginError> {
         match answered(self.about("renew", &held.lease.token, auth::renew).await)? {
-            Ok(lease) if lease.ttl >= held.lease.ttl.map(|ttl| ttl / 2) => {
+            Ok(lease) if lease.ttl >= held.worth_having() => {
                 held.renewed(lease);
                 return Ok(true);
             }

@@ -126,6 +126,13 @@ impl Held {
         self.begin();
     }
 
+    /// The life that a renewal must bring. One that brings less than was asked for was the last: where leases hang on
+    /// the token, they need the time that is left.
+    pub(super) fn worth_having(&self) -> Option<Duration> {
+        let part = if self.tenure.is_leased() { 0.9 } else { 0.5 };
+        self.lease.ttl.map(|ttl| ttl.mul_f64(part))
+    }
+
     /// It was renewed for the last time, to live for so long.
     pub(super) fn capped(&mut self, ttl: Option<Duration>) {
         self.ends = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
