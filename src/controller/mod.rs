@@ -7,6 +7,7 @@ pub mod due;
 pub mod events;
 pub mod exported;
 pub mod fetch;
+pub mod gates;
 pub mod guarded;
 pub mod index;
 pub mod leader;
