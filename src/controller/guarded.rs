@@ -3,23 +3,66 @@
 //! operator's own work in a first sync. This one reads the text once, and again only if it is malformed.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
-use kube::core::error_boundary::InvalidObject;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::unreadable;
+use crate::api::meta::Condition;
+
 /// An object, or what is wrong with it.
 #[derive(Clone, Debug)]
-pub struct Guarded<K>(pub Result<K, InvalidObject>);
+pub struct Guarded<K>(pub Result<K, Malformed>);
+
+/// An object that cannot be read.
+#[derive(Clone, Debug)]
+pub struct Malformed {
+    /// Which field is wrong, and what should be there; never what is there.
+    pub error: String,
+    /// Who it is.
+    pub metadata: ObjectMeta,
+    /// `spec.controller`, of a store: its class.
+    pub controller: Option<String>,
+    /// Its conditions, as far as they can be read.
+    pub conditions: Vec<Condition>,
+}
 
 /// What can be read of everything.
 #[derive(Deserialize)]
 struct Container {
     #[serde(default)]
     metadata: Metadata,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Class {
+    controller: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    conditions: Vec<Condition>,
+}
+
+/// Reads a part that may be anything.
+fn part<T: Default + DeserializeOwned>(text: Option<&RawValue>) -> T {
+    text.and_then(|text| serde_json::from_str(text.get()).ok())
+        .unwrap_or_default()
+}
+
+/// The text of an object without its status. What is wrong with that is nobody's wish, and it is written anew.
+fn without_status(text: &str) -> Option<String> {
+    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
+    fields.remove("status")?;
+    serde_json::to_string(&fields).ok()
 }
 
 /// What has to be known of a malformed object. Not `managedFields`: they are as deep as the object, which may be
@@ -54,10 +97,20 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         serde_json::from_str(text.get())
             .map(Ok)
-            .or_else(|error| {
-                let Container { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-                let (error, metadata) = (error.to_string(), metadata.into());
-                Ok(Err(InvalidObject { error, metadata }))
+            .or_else(|first| {
+                let rest = without_status(text.get());
+                let (of, error) = match rest.as_deref().map(|rest| (rest, serde_json::from_str(rest))) {
+                    Some((_, Ok(object))) => return Ok(Ok(object)),
+                    Some((rest, Err(error))) => (rest, error),
+                    None => (text.get(), first),
+                };
+                let whole: Container = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+                Ok(Err(Malformed {
+                    error: unreadable::tell(of, &error),
+                    metadata: whole.metadata.into(),
+                    controller: part::<Class>(whole.spec.as_deref()).controller,
+                    conditions: part::<Told>(whole.status.as_deref()).conditions,
+                }))
             })
             .map(Self)
     }
@@ -152,6 +205,40 @@ mod tests {
             assert!(bad.0.as_ref().unwrap_err().error.contains("recursion limit"));
             assert!(good.0.is_ok());
         }
+    }
+
+    #[test]
+    fn a_malformed_status_does_not_make_an_object_unusable() {
+        for status in [
+            json!(7),
+            json!({"conditions": "none"}),
+            json!({"refreshTime": "yesterday"}),
+        ] {
+            let mut whole = object("a", &json!([]));
+            whole["status"] = status;
+            let read: Guarded<ExternalSecret> = serde_json::from_str(&whole.to_string()).unwrap();
+            let object = read.0.unwrap();
+            assert_eq!(object.metadata.name.as_deref(), Some("a"));
+            assert!(object.status.is_none());
+        }
+    }
+
+    #[test]
+    fn a_malformed_store_is_known_by_its_class_and_what_was_told_of_it_and_its_values_are_not_told() {
+        let text = json!({
+            "metadata": {"name": "s"},
+            "spec": {"controller": "other", "provider": {"fake": {"data": [{"key": "k", "value": {"s3cr3t": 1}}]}}},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        let read: Guarded<SecretStore> = serde_json::from_str(&text.to_string()).unwrap();
+        let malformed = read.0.unwrap_err();
+        assert_eq!(malformed.controller.as_deref(), Some("other"));
+        assert_eq!(malformed.conditions[0].status, "True");
+        assert!(
+            malformed.error.starts_with("spec.provider") && !malformed.error.contains("s3cr3t"),
+            "{}",
+            malformed.error
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod sync;
 pub mod targets;
 pub mod templates;
 pub mod turns;
+pub mod unreadable;
 pub mod watch;
 pub mod watches;
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::core::error_boundary::InvalidObject;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::context::{Context, instant_of, reference};
 use super::due;
+use super::guarded::Malformed;
 use super::index::{Change, ObjectKey, target_of};
 use super::queue::Priority;
 use super::reconcile::{Next, version_of};
@@ -428,7 +428,7 @@ pub async fn delete_orphans(ctx: &Arc<Context>, object: &ExternalSecret) -> Resu
 
 /// Tells that an object cannot be read at all. Only the API server's schema stands before this, so it
 /// is rare; the status is patched without the type, which the object does not fit.
-pub fn tell_malformed(ctx: &Arc<Context>, key: ObjectKey, invalid: &InvalidObject) {
+pub fn tell_malformed(ctx: &Arc<Context>, key: ObjectKey, invalid: &Malformed) {
     let message = format!(
         "the object cannot be read: {}; correct its manifest",
         invalid.error

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::context::{Context, instant_of, reference};
+use super::guarded::{Guarded, Malformed};
 use super::queue::{Priority, Work};
 use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
@@ -43,20 +44,23 @@ pub struct KnownStore {
 }
 
 /// Takes note of a SecretStore.
-pub fn secret_store_seen(ctx: &Context, store: SecretStore) {
-    let key = secret_store_key(&store);
-    seen(ctx, key, &store, &store.spec, store.status.clone());
+pub fn secret_store_seen(ctx: &Context, key: StoreKey, store: &Guarded<SecretStore>) {
+    let parts = store.0.as_ref().map(|store| (&store.spec, store.status.clone()));
+    seen(ctx, key, store, parts);
 }
 
 /// Takes note of a ClusterSecretStore.
-pub fn cluster_store_seen(ctx: &Context, store: ClusterSecretStore) {
-    let key = cluster_store_key(&store);
-    seen(ctx, key, &store, &store.spec.store, store.status.clone());
+pub fn cluster_store_seen(ctx: &Context, key: StoreKey, store: &Guarded<ClusterSecretStore>) {
+    let parts = store
+        .0
+        .as_ref()
+        .map(|store| (&store.spec.store, store.status.clone()));
+    seen(ctx, key, store, parts);
 }
 
 /// The key of a SecretStore.
 #[must_use]
-pub fn secret_store_key(store: &SecretStore) -> StoreKey {
+pub fn secret_store_key(store: &Guarded<SecretStore>) -> StoreKey {
     StoreKey {
         kind: StoreKind::SecretStore,
         namespace: store.namespace(),
@@ -66,7 +70,7 @@ pub fn secret_store_key(store: &SecretStore) -> StoreKey {
 
 /// The key of a ClusterSecretStore.
 #[must_use]
-pub fn cluster_store_key(store: &ClusterSecretStore) -> StoreKey {
+pub fn cluster_store_key(store: &Guarded<ClusterSecretStore>) -> StoreKey {
     StoreKey {
         kind: StoreKind::ClusterSecretStore,
         namespace: None,
@@ -77,18 +81,18 @@ pub fn cluster_store_key(store: &ClusterSecretStore) -> StoreKey {
 fn seen<K: Resource<DynamicType = ()>>(
     ctx: &Context,
     key: StoreKey,
-    object: &K,
-    spec: &SecretStoreSpec,
-    status: Option<StoreStatus>,
+    object: &Guarded<K>,
+    parts: Result<(&SecretStoreSpec, Option<StoreStatus>), &Malformed>,
 ) {
     let meta = object.meta();
-    let requeue = spec
-        .refresh_interval(ctx.store_requeue)
-        .unwrap_or(ctx.store_requeue);
+    let (requeue, status) = match &parts {
+        Ok((spec, status)) => (spec.refresh_interval(ctx.store_requeue).ok(), status.clone()),
+        Err(malformed) => (None, Some(told(malformed))),
+    };
     let known = KnownStore {
         status: status.unwrap_or_default(),
         reference: reference(object),
-        requeue,
+        requeue: requeue.unwrap_or(ctx.store_requeue),
     };
     ctx.known_stores().insert(key.clone(), known);
     let form = Form {
@@ -99,8 +103,19 @@ fn seen<K: Resource<DynamicType = ()>>(
             .as_ref()
             .and_then(|all| all.get(ANNOTATION))
             .cloned(),
+        readable: parts.is_ok(),
     };
-    let observed = ctx.stores.observe(&key, form, spec);
+    let observed = match parts {
+        Ok((spec, _)) => ctx.stores.observe(&key, form, spec),
+        Err(malformed) => {
+            let message = format!(
+                "the store cannot be read: {}; it serves nobody until its manifest is corrected",
+                malformed.error
+            );
+            let class = malformed.controller.as_deref();
+            ctx.stores.refuse(&key, form, class, message)
+        }
+    };
     if observed == Observed::Same {
         return;
     }
@@ -108,6 +123,14 @@ fn seen<K: Resource<DynamicType = ()>>(
     ctx.store_queue.push(&key, Priority::Urgent);
     if observed == Observed::Changed {
         changed(ctx, &key);
+    }
+}
+
+/// The status of a store that cannot be read.
+fn told(malformed: &Malformed) -> StoreStatus {
+    StoreStatus {
+        conditions: malformed.conditions.clone(),
+        ..StoreStatus::default()
     }
 }
 
@@ -125,12 +148,18 @@ pub fn gone(ctx: &Context, key: &StoreKey) {
     ctx.known_stores().remove(key);
     ctx.stores.forget(key);
     forget(ctx, key);
+    // Also those that are not due yet: by a store that is not there nothing is confirmed any more.
+    changed(ctx, key);
     ctx.queue.wake(key);
 }
 
 fn forget(ctx: &Context, key: &StoreKey) {
     ctx.store_queue.forget(key);
     ctx.references.unfollow(key);
+    forget_metrics(ctx, key);
+}
+
+fn forget_metrics(ctx: &Context, key: &StoreKey) {
     ctx.metrics.forget(
         metrics_kind(key),
         key.namespace.as_deref().unwrap_or_default(),
@@ -142,6 +171,8 @@ fn forget(ctx: &Context, key: &StoreKey) {
 pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     let key = &work.key;
     let Some(verdict) = ctx.stores.validate(key, work.priority == Priority::Urgent).await else {
+        // Another operator's, which tells its state.
+        forget_metrics(ctx, key);
         return;
     };
     let Some(known) = ctx.known_stores().get(key).cloned() else {
@@ -252,14 +283,16 @@ async fn write_status(ctx: &Arc<Context>, key: &StoreKey, known: &KnownStore, re
     let patch = json!({ "status": patch });
     let client = ctx.client.clone();
     let written = match (&key.kind, &key.namespace) {
-        (StoreKind::SecretStore, Some(namespace)) => {
-            patch_status(Api::<SecretStore>::namespaced(client, namespace), key, &patch)
-                .await
-                .map(|store| store.map(|s| s.status))
-        }
-        _ => patch_status(Api::<ClusterSecretStore>::all(client), key, &patch)
+        (StoreKind::SecretStore, Some(namespace)) => patch_status(
+            Api::<Guarded<SecretStore>>::namespaced(client, namespace),
+            key,
+            &patch,
+        )
+        .await
+        .map(|store| store.map(|s| s.0.map_or_else(|m| Some(told(&m)), |s| s.status))),
+        _ => patch_status(Api::<Guarded<ClusterSecretStore>>::all(client), key, &patch)
             .await
-            .map(|store| store.map(|s| s.status)),
+            .map(|store| store.map(|s| s.0.map_or_else(|m| Some(told(&m)), |s| s.status))),
     };
     match written {
         Ok(None) => {}

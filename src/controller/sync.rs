@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Place, reference};
 use super::fetch::{self, read_all};
+use super::gates;
 use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
@@ -241,6 +242,7 @@ impl Sync<'_> {
         (secret, generic): (Looked<Secret>, Looked<DynamicObject>),
         since: Instant,
     ) -> Result<Applied, Failure> {
+        gates::may_write(ctx, self.key, self.plan).await?;
         let wanted = rendered.wanted();
         let applied = match self.object.spec.manifest() {
             Some(manifest) => manifests::write(ctx, self.object, wanted, (manifest, generic)).await?,

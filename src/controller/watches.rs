@@ -1,15 +1,12 @@
 //! Which watches there are, and what each event leads to.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, PartialObjectMeta};
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch as tokio_watch;
 use tokio::task::JoinSet;
 
@@ -169,11 +166,6 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let key = |store: &Guarded<SecretStore>| crate::api::store::StoreKey {
-            kind: crate::api::external_secret::StoreKind::SecretStore,
-            namespace: store.namespace(),
-            name: store.name_any(),
-        };
         let known = || {
             let stores = known.known_stores();
             let of_scope = |ns: &Option<String>| ns.is_some() && (scope.is_none() || *ns == scope);
@@ -184,12 +176,12 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
                 .collect()
         };
         let present = |store: Guarded<SecretStore>| {
-            if let Some(store) = valid(store.0) {
-                stores::secret_store_seen(&present, store);
-            }
+            stores::secret_store_seen(&present, stores::secret_store_key(&store), &store);
         };
         watch
-            .run(ready, key, known, present, |key| stores::gone(&gone, key))
+            .run(ready, stores::secret_store_key, known, present, |key| {
+                stores::gone(&gone, key)
+            })
             .await;
         "watch of secretstores"
     });
@@ -206,11 +198,6 @@ fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let key = |store: &Guarded<ClusterSecretStore>| crate::api::store::StoreKey {
-            kind: crate::api::external_secret::StoreKind::ClusterSecretStore,
-            namespace: None,
-            name: store.name_any(),
-        };
         let known = || {
             known
                 .known_stores()
@@ -220,32 +207,16 @@ fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver
                 .collect()
         };
         let present = |store: Guarded<ClusterSecretStore>| {
-            if let Some(store) = valid(store.0) {
-                stores::cluster_store_seen(&present, store);
-            }
+            stores::cluster_store_seen(&present, stores::cluster_store_key(&store), &store);
         };
         watch
-            .run(ready, key, known, present, |key| stores::gone(&gone, key))
+            .run(ready, stores::cluster_store_key, known, present, |key| {
+                stores::gone(&gone, key)
+            })
             .await;
         "watch of clustersecretstores"
     });
     synced
-}
-
-/// One malformed store must not stop the watch of the others; it is told, and left as it was.
-fn valid<K: Debug + DeserializeOwned>(object: Result<K, InvalidObject>) -> Option<K> {
-    object
-        .inspect_err(|invalid| {
-            let name = invalid.metadata.name.as_deref().unwrap_or_default();
-            let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
-            tracing::warn!(
-                namespace,
-                name,
-                error = invalid.error,
-                "malformed store; correct its manifest"
-            );
-        })
-        .ok()
 }
 
 /// Labels of namespaces, for the conditions of ClusterSecretStores. A scoped installation watches its own by name,

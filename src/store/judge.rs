@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, Weak};
 use super::connection::Connection;
 use super::credentials::{CredentialError, Identity};
 use super::login::{Fault, LoginError};
-use super::settings::{Ca, Settings};
-use super::{Entry, Source, Store, Stores, Verdict, close_later};
+use super::settings::{self, Ca, Settings};
+use super::{Entry, Form, Observed, Source, Store, Stores, Verdict, close_later};
 use crate::api::store::StoreKey;
 use crate::secret::SecretBytes;
 use crate::vault::error::VaultError;
@@ -24,6 +24,21 @@ enum ConnectError {
 }
 
 impl Stores {
+    /// Takes note of a store that cannot be read: it serves nobody, whatever it was before. The message is that of its
+    /// condition; its class says whether that is ours to tell.
+    pub fn refuse(&self, key: &StoreKey, form: Form, class: Option<&str>, message: String) -> Observed {
+        let entries = self.entries();
+        if entries.get(key).is_some_and(|entry| *entry.form() == form) {
+            return Observed::Same;
+        }
+        let entry = if settings::is_of_another(class, &self.class) {
+            Entry::OtherClass(form)
+        } else {
+            Entry::Invalid { form, message }
+        };
+        Self::put(entries, key, entry)
+    }
+
     /// Checks a store: its server's health, and a login. `None` if it is not ours to judge.
     /// `afresh` forgets a refused login first, because something it depends on changed.
     pub async fn validate(self: &Arc<Self>, key: &StoreKey, afresh: bool) -> Option<Verdict> {

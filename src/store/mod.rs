@@ -113,6 +113,8 @@ pub struct Form {
     pub generation: i64,
     /// Its annotation `keyferry.dev/allowed-paths`.
     pub allowed_paths: Option<String>,
+    /// Whether it could be read.
+    pub readable: bool,
 }
 
 /// What is new about a store.
@@ -201,11 +203,15 @@ impl Stores {
 
     /// Takes note of a store as the watch shows it. Says whether it has to be validated.
     pub fn observe(&self, key: &StoreKey, form: Form, spec: &SecretStoreSpec) -> Observed {
-        let mut entries = self.entries();
+        let entries = self.entries();
         if entries.get(key).is_some_and(|entry| *entry.form() == form) {
             return Observed::Same;
         }
         let entry = self.resolve(key, form, spec);
+        Self::put(entries, key, entry)
+    }
+
+    fn put(mut entries: MutexGuard<'_, HashMap<StoreKey, Entry>>, key: &StoreKey, entry: Entry) -> Observed {
         let old = entries.insert(key.clone(), entry);
         drop(entries);
         let observed = if old.is_some() {

@@ -76,16 +76,18 @@ pub enum Served {
     OtherClass,
 }
 
+/// Whether a store that names this class is left to another operator than one of the second.
+#[must_use]
+pub fn is_of_another(wanted: Option<&str>, class: &str) -> bool {
+    wanted.is_some_and(|wanted| !wanted.is_empty() && wanted != class)
+}
+
 /// Checks a store.
 ///
 /// # Errors
 /// What cannot be served, with the field's name and what to do.
 pub fn resolve(key: &StoreKey, spec: &SecretStoreSpec, class: &str) -> Result<Served, Invalid> {
-    if spec
-        .controller
-        .as_deref()
-        .is_some_and(|wanted| !wanted.is_empty() && wanted != class)
-    {
+    if is_of_another(spec.controller.as_deref(), class) {
         return Ok(Served::OtherClass);
     }
     bounds::check_store(spec)

@@ -8,6 +8,7 @@ mod auth_refusals;
 mod availability;
 mod canaries;
 mod chart;
+mod closed;
 mod cluster;
 mod crowds;
 mod deputies;
