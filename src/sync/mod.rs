@@ -13,4 +13,5 @@ pub mod plan;
 pub mod property;
 mod rewrite;
 pub mod shape;
+pub mod sources;
 pub mod windows;

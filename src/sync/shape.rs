@@ -3,11 +3,12 @@
 //! The order is ESO's: `templateFrom` in its order (in each entry ConfigMap, Secret, literal), then `data`,
 //! then the labels and annotations of `metadata`; later ones win.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::decode::{self, DecodeError};
 use super::keys::{self, KeyError};
+pub use super::sources::{SourceKind, SourceRef, Sources, sources};
 use crate::api::external_secret::{
     DecodingStrategy, ExternalSecretTemplate, TemplateFrom, TemplateMergePolicy, TemplateRef, TemplateScope,
 };
@@ -15,36 +16,6 @@ use crate::secret::SecretBytes;
 use crate::template::funcs::yaml;
 use crate::template::limits::Together;
 use crate::template::{Delims, MissingKey, Template, TemplateError};
-
-/// The kinds of object that may hold templates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SourceKind {
-    /// A ConfigMap: its `data`, not its `binaryData`, as in ESO.
-    ConfigMap,
-    /// A Secret.
-    Secret,
-}
-
-impl SourceKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::ConfigMap => "ConfigMap",
-            Self::Secret => "Secret",
-        }
-    }
-}
-
-/// An object that holds templates, in the namespace of the ExternalSecret.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SourceRef {
-    /// Its kind.
-    pub kind: SourceKind,
-    /// Its name.
-    pub name: String,
-}
-
-/// The contents of the objects that hold templates; one that does not exist is not among them.
-pub type Sources = BTreeMap<SourceRef, BTreeMap<String, SecretBytes>>;
 
 /// What the target must hold. Also its labels and annotations are made of values.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -155,24 +126,6 @@ struct Item {
 pub struct Shape {
     items: Vec<Item>,
     keeps_values: bool,
-}
-
-/// The objects that a template reads.
-#[must_use]
-pub fn sources(template: &ExternalSecretTemplate) -> BTreeSet<SourceRef> {
-    let of = |kind, reference: &Option<TemplateRef>| {
-        let name = reference.as_ref()?.name.clone();
-        Some(SourceRef { kind, name })
-    };
-    let from = template.template_from.iter();
-    from.flat_map(|from| {
-        [
-            of(SourceKind::ConfigMap, &from.config_map),
-            of(SourceKind::Secret, &from.secret),
-        ]
-    })
-    .flatten()
-    .collect()
 }
 
 /// Parses what stands in the ExternalSecret itself, so that a mistake is told before anything is read.
