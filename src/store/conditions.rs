@@ -8,6 +8,9 @@ use regex::bytes::Regex;
 use crate::api::store::StoreCondition;
 use crate::template::re2;
 
+/// Regular expressions of one store: compiling one takes up to tens of milliseconds.
+const EXPRESSIONS_MAX: usize = 100;
+
 /// The label that every namespace carries with its own name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -30,6 +33,14 @@ impl NamespaceRules {
     /// # Errors
     /// The expression that is not valid, and where it stands.
     pub fn compile(conditions: &[StoreCondition]) -> Result<Self, String> {
+        let expressions = conditions
+            .iter()
+            .map(|condition| condition.namespace_regexes.len());
+        if expressions.sum::<usize>() > EXPRESSIONS_MAX {
+            return Err(format!(
+                "spec.conditions have more than {EXPRESSIONS_MAX} namespaceRegexes together; use fewer"
+            ));
+        }
         let mut rules = Vec::new();
         for (i, condition) in conditions.iter().enumerate() {
             if let Some(selector) = &condition.namespace_selector {
@@ -164,6 +175,22 @@ mod tests {
         NamespaceRules::compile(&conditions)
             .unwrap()
             .allow(namespace, Some(&labels))
+    }
+
+    #[test]
+    fn a_store_with_too_many_expressions_is_refused() {
+        let compiled = |conditions: usize| {
+            let condition = json!({"namespaceRegexes": ["a", "b"]});
+            let conditions: Vec<StoreCondition> =
+                serde_json::from_value(json!(vec![condition; conditions])).unwrap();
+            NamespaceRules::compile(&conditions)
+        };
+        assert!(compiled(50).is_ok());
+        assert!(
+            compiled(51)
+                .unwrap_err()
+                .contains("more than 100 namespaceRegexes")
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::decode::{self, DecodeError};
 use super::keys::{self, KeyError};
+use super::sources as held;
 pub use super::sources::{SourceKind, SourceRef, Sources, sources};
 use crate::api::external_secret::{
     DecodingStrategy, ExternalSecretTemplate, TemplateFrom, TemplateMergePolicy, TemplateRef, TemplateScope,
@@ -149,9 +150,13 @@ impl Shape {
     pub fn prepare(
         template: &ExternalSecretTemplate,
         manifest: bool,
-        sources: &Sources,
+        contents: &Sources,
         delims: &Delims,
     ) -> Result<Self, ShapeError> {
+        held::check_size(template, contents).map_err(|why| ShapeError {
+            field: "spec.target.template".into(),
+            problem: Problem::TooMuch(why),
+        })?;
         let mut items = Vec::new();
         for (position, from) in template.template_from.iter().enumerate() {
             let place = place(from, manifest, position)?;
@@ -166,7 +171,7 @@ impl Shape {
                         position,
                         from,
                     };
-                    source.items(&mut items, &place, sources, delims)?;
+                    source.items(&mut items, &place, contents, delims)?;
                 }
             }
             literal(&mut items, position, from, place, delims)?;

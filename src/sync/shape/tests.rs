@@ -277,3 +277,29 @@ fn templates_that_make_too_much_together_are_refused_though_each_may_make_as_muc
         "{error}"
     );
 }
+
+#[test]
+fn templates_that_are_too_much_together_are_refused_before_they_are_parsed() {
+    let large = "{{ wrong".repeat(100_000);
+    let sources: Sources = [source(
+        SourceKind::ConfigMap,
+        "c",
+        &[("large", &large), ("small", "x")],
+    )]
+    .into();
+    let named = |key: &str, times: usize| {
+        let items = vec![json!({"key": key}); times];
+        let of = json!({"templateFrom": [{"configMap": {"name": "c", "items": items}}]});
+        shaped_with(of, &sources).map(drop)
+    };
+    for (key, times) in [("large", 6), ("small", 5_000), ("missing", 5_000)] {
+        let error = named(key, times).unwrap_err();
+        assert_eq!(error.field, "spec.target.template");
+        assert!(error.to_string().contains("more than 4 MiB together"), "{error}");
+    }
+    assert!(matches!(
+        named("large", 5).unwrap_err().problem,
+        Problem::Template(_)
+    ));
+    assert_eq!(named("small", 1_000), Ok(()));
+}
