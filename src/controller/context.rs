@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::computing::Computing;
+use super::contest::Contest;
 use super::events::Recorder;
 use super::index::{Index, ObjectKey};
 use super::leases::Leases;
@@ -25,7 +26,7 @@ use super::turns::Turns;
 use crate::api::store::StoreKey;
 use crate::store::Stores;
 use crate::target::fence::Fence;
-use crate::target::hash::DataHasher;
+use crate::target::hash::{DataHasher, Fingerprint};
 use crate::target::manifest_apply::Kinds;
 use crate::telemetry::metrics::Metrics;
 use crate::template::Delims;
@@ -43,8 +44,22 @@ pub struct Memory {
     pub overdue_since: Option<Timestamp>,
     /// A store that it reads from changed since it last read.
     pub store_changed: bool,
+    /// What the target was made of at the last sync.
+    pub made_of: Option<Fingerprint>,
+    /// Repairs of the target, if there were any.
+    pub contest: Option<Box<Contest>>,
+    /// What the condition said beside, last.
+    pub aside: Option<Box<str>>,
     /// Generation of a form of the object that cannot be read, and that was told already.
     pub malformed: Option<i64>,
+}
+
+impl Memory {
+    /// How long a target that somebody changes all the time is not repaired yet.
+    #[must_use]
+    pub fn pause(&self) -> Option<Duration> {
+        self.contest.as_ref()?.pause(Instant::now())
+    }
 }
 
 /// What the loops share.

@@ -32,6 +32,8 @@ pub struct Circumstances<'a> {
     pub target: State,
     /// When the target's values are to be read anew, if they are leased.
     pub lease_due: Option<Timestamp>,
+    /// How long a target that somebody changes all the time is not repaired yet.
+    pub pause: Option<Duration>,
     /// When a periodic refresh may happen; none means always.
     pub windows: Option<&'a Windows>,
 }
@@ -83,9 +85,43 @@ fn without_leases(object: &ExternalSecret, interval: Duration, known: &Circumsta
     let Some(last) = last.filter(|_| !never) else {
         return Need::Sync(known.now);
     };
-    if harmed(object, known.target) {
-        return Need::Sync(known.now);
+    let harmed = harmed(object, known.target);
+    let held = known.pause.filter(|_| harmed && !changed);
+    match held.map(|pause| known.now.checked_add(pause)) {
+        None if harmed => Need::Sync(known.now),
+        None => unless_harmed(object, interval, known, (last, changed)),
+        Some(until) => {
+            // A refresh comes when it is due all the same.
+            let known = Circumstances {
+                pending: false,
+                ..*known
+            };
+            match (unless_harmed(object, interval, &known, (last, changed)), until) {
+                (Need::At(due), Ok(until)) => Need::At(due.min(until)),
+                (Need::Nothing, Ok(until)) => Need::At(until),
+                (need, _) => need,
+            }
+        }
     }
+}
+
+/// Whether all that a sync does is to set back what somebody else did to the target.
+#[must_use]
+pub fn is_repair(object: &ExternalSecret, version: &str, target: State) -> bool {
+    let synced = object
+        .status
+        .as_ref()
+        .and_then(|status| status.synced_resource_version.as_deref());
+    harmed(object, target) && synced == Some(version)
+}
+
+/// The same of an object whose target is as it was left, or may be left as it is.
+fn unless_harmed(
+    object: &ExternalSecret,
+    interval: Duration,
+    known: &Circumstances<'_>,
+    (last, changed): (Timestamp, bool),
+) -> Need {
     // A target of Merge that is not there yet is looked for at every interval, as in ESO: without our
     // label, nothing tells of its coming.
     let awaited = object.spec.creation_policy() == CreationPolicy::Merge && known.target == State::Absent;
@@ -211,6 +247,7 @@ mod tests {
             store_changed: false,
             target,
             lease_due: None,
+            pause: None,
             windows: None,
         }
     }
@@ -385,6 +422,42 @@ mod tests {
             need(&object(json!({}), None), HOUR, &known),
             Need::Sync(_)
         ));
+    }
+
+    #[test]
+    fn a_contested_target_waits_for_its_repair_and_for_nothing_else() {
+        let held = |interval, time: &str, spec| {
+            let mut known = at(time, State::Harmed);
+            known.pause = Some(Duration::from_secs(64));
+            known.pending = true;
+            let waiting = need(&object(spec, SYNCED), interval, &known);
+            known.version = "1-forced";
+            let forced = need(&object(json!({}), SYNCED), interval, &known);
+            assert!(matches!(forced, Need::Sync(_)), "{forced:?}");
+            waiting
+        };
+        let until = |time: &str| Need::At(time.parse().unwrap());
+        let (soon, later) = ("2026-01-01T00:00:10Z", "2026-01-01T01:00:10Z");
+        let repaired = until("2026-01-01T00:01:14Z");
+        assert_eq!(held(HOUR, soon, json!({})), repaired);
+        assert_eq!(held(Duration::ZERO, soon, json!({})), repaired);
+        assert_eq!(
+            held(HOUR, soon, json!({"refreshPolicy": "CreatedOnce"})),
+            repaired
+        );
+        assert!(matches!(held(HOUR, later, json!({})), Need::Sync(_)));
+        let mut known = at(soon, State::Harmed);
+        assert!(matches!(
+            need(&object(json!({}), SYNCED), HOUR, &known),
+            Need::Sync(_)
+        ));
+        known.target = State::Intact;
+        known.pause = Some(Duration::from_secs(1));
+        let untouched = need(&object(json!({}), SYNCED), HOUR, &known);
+        assert!(
+            matches!(untouched, Need::At(at) if at > "2026-01-01T00:10:00Z".parse().unwrap()),
+            "{untouched:?}"
+        );
     }
 
     #[test]

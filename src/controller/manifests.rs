@@ -77,6 +77,7 @@ pub async fn write(
         created: done.wrote == Wrote::Created,
         deleted: done.wrote == Wrote::Deleted,
         binding: None,
+        undone: done.undone,
     })
 }
 

@@ -1,7 +1,9 @@
 //! The loops: watches in, work out. No rule of the other rooms is made here.
 
+pub mod aside;
 pub mod budget;
 pub mod computing;
+pub mod contest;
 pub mod context;
 pub mod due;
 pub mod events;

@@ -243,6 +243,13 @@ fn budget_wait(waiting: usize) -> Duration {
     Duration::from_secs(1) + Duration::from_secs_f64(rand::random_range(0.0..=longest))
 }
 
+/// The target of an object, for messages.
+#[must_use]
+pub fn named(object: &ExternalSecret) -> String {
+    let kind = object.spec.manifest().map_or("Secret", |manifest| &manifest.kind);
+    format!("{kind} {}", target_of(object))
+}
+
 /// Reason and message of a success.
 #[must_use]
 pub fn said(object: &ExternalSecret, outcome: Outcome) -> (&'static str, &'static str) {

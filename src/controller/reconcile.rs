@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::aside;
 use super::computing::{check_template, planned};
 use super::context::{Context, Memory, Place, instant_of};
 use super::due::{self, Circumstances, Need};
@@ -148,10 +149,18 @@ async fn reconcile(
     };
     ctx.template_sources.follow(ctx, key, object.spec.template());
     let place = ctx.place().await;
-    let target = target_state(ctx, object).await?;
+    let target = target_state(ctx, key, object).await?;
     let overdue_since = match needed(ctx, key, object, &wish, target).await? {
-        Need::Nothing => return Ok(Step::Next(Next::Nothing)),
-        Need::At(at) => return Ok(Step::Next(Next::At(instant_of(at)))),
+        Need::Nothing => {
+            return aside::retell(ctx, key, object, Next::Nothing)
+                .await
+                .map(Step::Next);
+        }
+        Need::At(at) => {
+            return aside::retell(ctx, key, object, Next::At(instant_of(at)))
+                .await
+                .map(Step::Next);
+        }
         Need::Sync(since) => since,
     };
     check_template(ctx, key, object).await?;
@@ -173,15 +182,15 @@ async fn reconcile(
         stores: &stores,
         target,
         version: &wish.version,
+        repair: due::is_repair(object, &wish.version, target),
         routine: unchanged
             && !ctx.template_sources.is_changed(key)
             && status.is_some_and(|status| !status::beats(status, asked)),
     };
     let (outcome, synced) = carry_out(ctx, &sync, asked, place).await?;
     drop(making);
-    let (reason, message) = outcome::said(object, outcome);
     Ok(Step::Synced(Box::new(Done {
-        ready: Ready::yes(reason, message),
+        ready: aside::ready(ctx, key, object, outcome),
         synced,
         interval: wish.interval,
         windows: wish.plan.windows,
@@ -223,7 +232,7 @@ async fn needed(
         Need::Nothing => need,
         Need::At(_) => {
             still_allowed(ctx, key, &wish.plan).await?;
-            if memory.overdue_since.is_some() {
+            if memory.overdue_since.is_some() && memory.pause().is_none() {
                 // Kept back by a window: it is overdue again when that lets it through.
                 ctx.remember(key, |memory| memory.overdue_since = None);
             }
@@ -256,6 +265,7 @@ fn circumstances<'a>(
         target,
         lease_due: ctx.leases().due(key),
         windows,
+        pause: memory.pause(),
     }
 }
 
@@ -268,7 +278,14 @@ async fn carry_out(
 ) -> Result<(Outcome, Synced), Failure> {
     // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
     ctx.remember(sync.key, |memory| memory.store_changed = false);
-    let (outcome, binding) = sync.run(ctx, &mut place).await?;
+    if sync.repair {
+        let now = Instant::now();
+        ctx.remember(sync.key, |memory| {
+            memory.contest.get_or_insert_default().repair(now)
+        });
+    }
+    let ran = sync.run(ctx, &mut place).await?;
+    aside::took_back(ctx, sync.key, sync.object, &ran, sync.repair);
     ctx.remember(sync.key, |memory| {
         memory.last_success = Some(asked);
         memory.failures = 0;
@@ -277,9 +294,9 @@ async fn carry_out(
     let synced = Synced {
         at: asked,
         version: sync.version.to_string(),
-        binding,
+        binding: ran.binding,
     };
-    Ok((outcome, synced))
+    Ok((ran.outcome, synced))
 }
 
 /// From one refresh to the next; zero means never.
@@ -335,12 +352,13 @@ async fn finish(
         done.target,
     );
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
-    Ok(match due::need(&fresh, done.interval, &known) {
+    let next = match due::need(&fresh, done.interval, &known) {
         Need::At(at) => Next::At(instant_of(at)),
         // It took longer than the interval, or a change came meanwhile.
         Need::Sync(_) => Next::At(Instant::now()),
         Need::Nothing => Next::Nothing,
-    })
+    };
+    Ok(aside::sooner(next, aside::contest_end(ctx, key)))
 }
 
 /// Waits for work on the object that makes another sync, and so another status, of it.
@@ -355,7 +373,8 @@ async fn superseded(ctx: &Context, key: &ObjectKey, done: &Done, called: &Notify
         }
         let news = ctx.memory(key).store_changed || ctx.template_sources.is_changed(key);
         // The watch may have shown our own write before it was answered: that is no other's hand.
-        let touched = ctx.targets().state(&target_of(&current)) != State::Intact;
+        let touched =
+            ctx.targets().state(&target_of(&current)) != State::Intact && ctx.memory(key).pause().is_none();
         // A window would keep back a sync that nobody asked for, and nobody would write the status.
         if (news || touched) && done.windows.is_none() {
             return;
@@ -375,7 +394,7 @@ pub fn version_of(object: &ExternalSecret) -> String {
 }
 
 /// What is known of the target; looks at its data if it was changed since it was last looked at.
-async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, Failure> {
+async fn target_state(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) -> Result<State, Failure> {
     if object.spec.creation_policy() == CreationPolicy::None {
         return Ok(State::Absent);
     }
@@ -386,6 +405,10 @@ async fn target_state(ctx: &Context, object: &ExternalSecret) -> Result<State, F
     let state = ctx.targets().state(&target);
     if state != State::Unknown {
         return Ok(state);
+    }
+    if ctx.memory(key).pause().is_some() {
+        // It is not repaired before, whatever it holds: nobody makes us look as often as he writes.
+        return Ok(State::Harmed);
     }
     let since = Instant::now();
     let secret = apply::get::<Secret>(&ctx.client, &target.namespace, &target.name)

@@ -25,6 +25,7 @@ use crate::target::apply::{self, Applied};
 use crate::target::hash::Fingerprint;
 use crate::target::order::Looked;
 use crate::target::plan::{Outcome, Wanted};
+use crate::target::undone::Undone;
 
 /// What one sync works with.
 pub struct Sync<'a> {
@@ -40,11 +41,25 @@ pub struct Sync<'a> {
     pub target: State,
     /// `syncedResourceVersion` that the sync leaves.
     pub version: &'a str,
+    /// Whether it only sets back what somebody else did to the target.
+    pub repair: bool,
     /// Whether it most likely changes nothing. Then the target is got from the API server only if what was read says
     /// otherwise: an unchanged refresh asks Vault once and the API server nothing. When the status is due to be
     /// written anyway ([`HEARTBEAT`](super::status::HEARTBEAT)), the target is looked at too, should a watch ever have
     /// lost what was done to it.
     pub routine: bool,
+}
+
+/// What a sync came to.
+pub struct Ran {
+    /// What is said of it.
+    pub outcome: Outcome,
+    /// Name for `status.binding`, or nothing if what is there stays.
+    pub binding: Option<String>,
+    /// What a write undid of what others did.
+    pub undone: Option<Undone>,
+    /// What the target is made of now.
+    pub made_of: Option<Fingerprint>,
 }
 
 /// Times that the values are read in one sync, because somebody else wrote the target meanwhile.
@@ -83,15 +98,11 @@ fn is_frozen(secret: Option<&Secret>) -> bool {
 }
 
 impl Sync<'_> {
-    /// Does it. Gives what is said of it, and the name for `status.binding`, or nothing if what is there stays.
+    /// Does it.
     ///
     /// # Errors
     /// If something could not be read, rendered or written.
-    pub async fn run(
-        &self,
-        ctx: &Arc<Context>,
-        place: &mut Place,
-    ) -> Result<(Outcome, Option<String>), Failure> {
+    pub async fn run(&self, ctx: &Arc<Context>, place: &mut Place) -> Result<Ran, Failure> {
         let before = self.before(ctx).await?;
         let mut done = self.round(ctx, place, before).await;
         for _ in 1..READS {
@@ -103,12 +114,7 @@ impl Sync<'_> {
     }
 
     /// Reads, renders and writes, once.
-    async fn round(
-        &self,
-        ctx: &Arc<Context>,
-        place: &mut Place,
-        before: Before,
-    ) -> Result<(Outcome, Option<String>), Failure> {
+    async fn round(&self, ctx: &Arc<Context>, place: &mut Place, before: Before) -> Result<Ran, Failure> {
         let (target, since) = (target_of(self.object), Instant::now());
         let generic = Looked::before(manifests::look(ctx, self.object).await?);
         let is_known = matches!(before, Before::Version(_));
@@ -119,7 +125,12 @@ impl Sync<'_> {
             if fingerprint.is_some_and(|fingerprint| ctx.targets().holds(&target, &fingerprint)) {
                 self.tell_missing(ctx, &fetched.assembled);
                 ctx.keep_leases(self.key, self.object, holds, Outcome::Synced);
-                return Ok((Outcome::Synced, None));
+                return Ok(Ran {
+                    outcome: Outcome::Synced,
+                    binding: None,
+                    undone: None,
+                    made_of: fingerprint,
+                });
             }
             fetched.existing = self.existing(ctx).await?;
         }
@@ -151,7 +162,12 @@ impl Sync<'_> {
         {
             ctx.targets().made_of(&target, &secret.metadata, fingerprint);
         }
-        Ok((applied.outcome, applied.binding))
+        Ok(Ran {
+            outcome: applied.outcome,
+            binding: applied.binding,
+            undone: applied.undone,
+            made_of: fingerprint,
+        })
     }
 
     /// What was read, under which leases, and, if it is asked for, what the target holds.

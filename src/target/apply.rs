@@ -21,6 +21,7 @@ use super::names;
 use super::order::Looked;
 use super::plan::{self, Action, Outcome, TargetError, Wanted};
 use super::request::{About, ROUNDS};
+use super::undone::Undone;
 use crate::api::external_secret::ExternalSecret;
 use crate::refusal;
 
@@ -62,6 +63,8 @@ pub struct Applied {
     pub deleted: bool,
     /// Name of the Secret for `status.binding`.
     pub binding: Option<String>,
+    /// What a write undid of what others did.
+    pub undone: Option<Undone>,
 }
 
 impl Applied {
@@ -135,6 +138,7 @@ pub async fn apply(
             wrote,
             created,
             deleted,
+            undone: None,
         };
         match planned.action {
             Action::Nothing => {
@@ -143,12 +147,21 @@ pub async fn apply(
             }
             Action::Create(secret) => {
                 if let Some(secret) = about.ask("create", api.create(&params, &secret)).await? {
-                    return Ok(applied(Some(secret), true, true, false));
+                    let undone = Some(Undone::deleted());
+                    return Ok(Applied {
+                        undone,
+                        ..applied(Some(secret), true, true, false)
+                    });
                 }
             }
             Action::Update(secret) => {
                 if let Some(secret) = about.ask("update", api.replace(&name, &params, &secret)).await? {
-                    return Ok(applied(Some(secret), true, false, false));
+                    let before = looked.object.as_ref();
+                    let undone = before.map(|before| Undone::of_secret(&object.name_any(), before, &secret));
+                    return Ok(Applied {
+                        undone,
+                        ..applied(Some(secret), true, false, false)
+                    });
                 }
             }
             Action::Delete {
@@ -261,6 +274,7 @@ mod tests {
             created: true,
             deleted: false,
             binding: None,
+            undone: None,
         }
     }
 

@@ -18,6 +18,7 @@ use super::names;
 use super::order::Looked;
 use super::plan::{Outcome, Wanted};
 use super::request::{About, ROUNDS, TIMEOUT, late};
+use super::undone::Undone;
 use crate::api::external_secret::{ExternalSecret, ManifestReference};
 
 /// How long it is believed where a kind is served.
@@ -28,12 +29,14 @@ const KIND_LIFE: Duration = Duration::from_secs(300);
 pub struct Kinds(Mutex<HashMap<(String, String), (Instant, ApiResource)>>);
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
     /// What the Ready condition says.
     pub outcome: Outcome,
     /// What was written, for the event.
     pub wrote: Wrote,
+    /// What a write undid of what others did.
+    pub undone: Option<Undone>,
 }
 
 /// What was written.
@@ -138,6 +141,7 @@ pub async fn apply(
             Ok(Done {
                 outcome: planned.outcome,
                 wrote,
+                undone: None,
             })
         };
         if planned.action != Action::Nothing {
@@ -155,7 +159,15 @@ pub async fn apply(
                 if let Some(after) = about.ask("update", api.replace(&name, &params, &object)).await? {
                     // The API server fills in defaults that we leave out, and writes nothing if no more differs.
                     let same = after.resource_version() == before;
-                    return done(if same { Wrote::Nothing } else { Wrote::Updated });
+                    if same {
+                        return done(Wrote::Nothing);
+                    }
+                    let undone = looked.object.as_ref();
+                    return Ok(Done {
+                        outcome: planned.outcome,
+                        wrote: Wrote::Updated,
+                        undone: undone.map(|before| Undone::of_object(&owner.name_any(), before, &after)),
+                    });
                 }
             }
             Action::Delete {

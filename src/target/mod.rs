@@ -15,3 +15,4 @@ pub mod plan;
 mod request;
 mod stale;
 pub mod typed;
+pub mod undone;

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use keyferry_testbed::{Mode, Proxy, wait_for};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::manifest::{FLAG, stage};
+use crate::manifest::{self, FLAG, stage};
 use crate::scene::{SOON, Scene, login, one, play};
 
 const ES: &str = "externalsecret";
@@ -159,5 +162,122 @@ fn a_value_that_does_not_fit_its_type_is_told_by_key_and_place_and_none_of_its_c
             .await?;
         scene.force_sync("json").await?;
         scene.wait_value("json", ".dockerconfigjson", "{}").await
+    });
+}
+
+/// Somebody who writes a value of his own whenever it is not there; gives how often.
+async fn rival(scene: &Scene, secret: &str, lasts: Duration) -> Result<usize> {
+    let secrets: Api<Secret> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    let manager = PatchParams {
+        field_manager: Some("rival".into()),
+        ..PatchParams::default()
+    };
+    let (end, mut count) = (Instant::now() + lasts, 0);
+    while Instant::now() < end {
+        if scene.value(secret, "password").await?.as_deref() == Some("one") {
+            let patch = json!({"stringData": {"password": format!("rival-{count}")}});
+            secrets.patch(secret, &manager, &Patch::Merge(patch)).await?;
+            count += 1;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(count)
+}
+
+#[test]
+fn a_tug_of_war_is_slowed_down_and_told_and_slows_nobody_else() {
+    play(async {
+        let scene = Scene::new("tug").await?;
+        scene.vault.put("app", json!({"password": "one"})).await?;
+        let spec = json!({"refreshInterval": "1h", "data": [one("password", "app", "password")]});
+        scene.external_secret("app", spec.clone()).await?;
+        scene.wait_value("app", "password", "one").await?;
+        scene.wait_ready(ES, "app", "True", "secret synced").await?;
+        let mark = scene.vault.audit_mark();
+        let war = async {
+            let count = rival(&scene, "app", Duration::from_secs(20)).await?;
+            let reads = scene.vault.requests_since(mark)?;
+            anyhow::Ok((count, reads.get("secret/data/app").copied().unwrap_or_default()))
+        };
+        let beside = async {
+            let told = "field manager \"rival\" keeps changing its key password of Secret";
+            scene.wait_ready(ES, "app", "True", told).await?;
+            scene.vault.put("other", json!({"value": "x"})).await?;
+            let other = json!({"refreshInterval": "1h", "data": [one("value", "other", "value")]});
+            scene.external_secret("other", other).await?;
+            scene.wait_value("other", "value", "x").await
+        };
+        let (war, beside) = tokio::join!(war, beside);
+        beside?;
+        let (count, reads) = war?;
+        println!("{count} repairs in 20 s, {reads} reads");
+        ensure!((4..=12).contains(&count), "{count} repairs in 20 s");
+        ensure!(reads <= count + 2, "{reads} reads for {count} repairs");
+        let args = ["get", "events", "-n", &scene.namespace, "-o", "json"];
+        let events: Value = serde_json::from_str(&scene.cluster.kubectl(&args, "").await?)?;
+        let events = events["items"].as_array().context("no events")?;
+        let told = events.iter().filter(|event| event["reason"] == "TargetContested");
+        ensure!(told.count() == 1, "it is not told once");
+        // Who asks for it is served.
+        scene.vault.put("app", json!({"password": "two"})).await?;
+        scene.force_sync("app").await?;
+        scene.wait_value("app", "password", "two").await
+    });
+}
+
+#[test]
+fn a_label_of_somebody_elses_stays_and_costs_no_write() {
+    play(async {
+        let scene = Scene::new("foreign-label").await?;
+        scene.vault.put("app", json!({"password": "one"})).await?;
+        let spec = json!({"refreshInterval": "2s", "data": [one("password", "app", "password")]});
+        scene.external_secret("app", spec).await?;
+        scene.wait_value("app", "password", "one").await?;
+        scene.wait_ready(ES, "app", "True", "secret synced").await?;
+        let secrets: Api<Secret> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+        for number in 0..5 {
+            let patch = json!({"metadata": {"labels": {"example.com/adopted": number.to_string()}}});
+            let written = secrets
+                .patch("app", &PatchParams::default(), &Patch::Merge(patch))
+                .await?;
+            let mark = scene.vault.audit_mark();
+            wait_for("the next refreshes", SOON, || async {
+                let reads = scene.vault.requests_since(mark)?;
+                Ok((reads.get("secret/data/app").is_some_and(|reads| *reads >= 2)).then_some(()))
+            })
+            .await?;
+            let now = secrets.get("app").await?;
+            ensure!(
+                now.resource_version() == written.resource_version(),
+                "it was written"
+            );
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_generic_target_that_somebody_else_changes_all_the_time_says_so() {
+    play(async {
+        let scene = stage("tug-generic", &[FLAG]).await?;
+        let mut spec = manifest::spec(("v1", "ConfigMap"), &json!({"name": "config"}));
+        spec["refreshInterval"] = json!("1s");
+        scene.external_secret("app", spec).await?;
+        let maps: Api<ConfigMap> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+        let manager = PatchParams {
+            field_manager: Some("rival".into()),
+            ..PatchParams::default()
+        };
+        let told = "field manager \"rival\" keeps changing its key data.level of ConfigMap";
+        wait_for("the rival's name", SOON, || async {
+            if maps.get_opt("config").await?.is_some() {
+                let patch = Patch::Merge(json!({"data": {"level": "theirs"}}));
+                maps.patch("config", &manager, &patch).await?;
+            }
+            let (status, _, message) = scene.ready(ES, "app").await?;
+            Ok((status == "True" && message.contains(told)).then_some(()))
+        })
+        .await
+        .with_context(|| scene.story())
     });
 }

@@ -140,6 +140,7 @@ fn result(spec: &Value) -> Result<String, String> {
         store_changed: false,
         target: State::Intact,
         lease_due: None,
+        pause: None,
         windows: plan.windows.as_ref(),
     };
     let due = due::need(&object, interval, &known);
