@@ -1,6 +1,6 @@
 //! What the loops share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct Memory {
     pub last_success: Option<Timestamp>,
     /// Failures in a row that are the object's own.
     pub failures: u32,
+    /// The `syncedResourceVersion` that was last tried for in vain, and until when that is not tried again.
+    pub retry: Option<(Box<str>, Instant)>,
     /// What the last try cost, about, in milliseconds of a processor.
     pub cost: u32,
     /// Since when a sync is due that has not succeeded.
@@ -48,6 +50,10 @@ pub struct Memory {
     pub made_of: Option<Fingerprint>,
     /// Repairs of the target, if there were any.
     pub contest: Option<Box<Contest>>,
+    /// Keys that it wrote last, if others write its target too.
+    pub keys: Option<Arc<BTreeSet<String>>>,
+    /// Others that write the same keys of its target, and which.
+    pub shared: Option<BTreeMap<Arc<str>, Arc<str>>>,
     /// What the condition said beside, last.
     pub aside: Option<Box<str>>,
     /// Generation of a form of the object that cannot be read, and that was told already.
@@ -55,6 +61,22 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What began then has succeeded.
+    pub fn succeeded(&mut self, asked: Timestamp) {
+        self.last_success = Some(asked);
+        self.failures = 0;
+        self.retry = None;
+        self.overdue_since = None;
+    }
+
+    /// How long what has failed is not tried again, whoever calls for it without asking for something else.
+    #[must_use]
+    pub fn retry(&self, version: &str) -> Option<Duration> {
+        let (of, at) = self.retry.as_ref()?;
+        let left = at.saturating_duration_since(Instant::now());
+        (&**of == version && !left.is_zero()).then_some(left)
+    }
+
     /// How long a target that somebody changes all the time is not repaired yet.
     #[must_use]
     pub fn pause(&self) -> Option<Duration> {

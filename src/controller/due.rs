@@ -32,6 +32,8 @@ pub struct Circumstances<'a> {
     pub target: State,
     /// When the target's values are to be read anew, if they are leased.
     pub lease_due: Option<Timestamp>,
+    /// How long what has failed is not tried again.
+    pub retry: Option<Duration>,
     /// How long a target that somebody changes all the time is not repaired yet.
     pub pause: Option<Duration>,
     /// When a periodic refresh may happen; none means always.
@@ -58,6 +60,9 @@ pub enum Need {
 /// credential that is dead serves nobody. An immutable target could not take new ones.
 #[must_use]
 pub fn need(object: &ExternalSecret, interval: Duration, known: &Circumstances<'_>) -> Need {
+    if let Some(at) = known.retry.and_then(|left| known.now.checked_add(left).ok()) {
+        return Need::At(at);
+    }
     let need = without_leases(object, interval, known);
     match known.lease_due.filter(|_| !object.spec.is_immutable()) {
         None => need,

@@ -145,6 +145,8 @@ pub async fn fail(
     object: &Arc<ExternalSecret>,
     failure: Failure,
 ) -> Next {
+    // Whatever else becomes of it: what waits for a store is tried as soon as that is back.
+    ctx.remember(key, |memory| memory.retry = None);
     match failure {
         Failure::NotLeading => Next::At(Instant::now() + FENCED),
         Failure::StorePending(store) => Next::Parked(store, None),
@@ -163,7 +165,7 @@ pub async fn fail(
         }
         Failure::Own(message) => {
             say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
-            Next::At(Instant::now() + after_failure(ctx, key))
+            Next::At(after_failure(ctx, key, object))
         }
         Failure::Api(message) | Failure::Overtaken(message) => {
             tracing::warn!(
@@ -172,17 +174,19 @@ pub async fn fail(
                 error = message,
                 "try again soon"
             );
-            Next::At(Instant::now() + after_failure(ctx, key))
+            Next::At(after_failure(ctx, key, object))
         }
     }
 }
 
-fn after_failure(ctx: &Context, key: &ObjectKey) -> Duration {
-    let (failures, cost) = ctx.remember(key, |memory| {
+fn after_failure(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) -> Instant {
+    ctx.remember(key, |memory| {
         memory.failures = memory.failures.saturating_add(1);
-        (memory.failures, memory.cost)
-    });
-    due::backoff(failures, Duration::from_millis(cost.into()))
+        let wait = due::backoff(memory.failures, Duration::from_millis(memory.cost.into()));
+        let at = Instant::now() + wait;
+        memory.retry = Some((version_of(object).into(), at));
+        at
+    })
 }
 
 /// An outage is not a failure of the object (promise 2): one that was synced stays Ready for the grace
@@ -275,7 +279,9 @@ pub fn has_failed(object: &ExternalSecret) -> bool {
         .any(|condition| condition.reason.as_deref() == Some(error_reason(object)))
 }
 
-fn was_ready(object: &ExternalSecret) -> bool {
+/// Whether the status says that it is synced.
+#[must_use]
+pub fn was_ready(object: &ExternalSecret) -> bool {
     object
         .status
         .as_ref()

@@ -227,12 +227,13 @@ async fn needed(
         wish.plan.windows.as_ref(),
         target,
     );
+    let held = known.retry.or(known.pause).is_some();
     let need = due::need(object, wish.interval, &Circumstances { pending, ..known });
     Ok(match need {
         Need::Nothing => need,
         Need::At(_) => {
             still_allowed(ctx, key, &wish.plan).await?;
-            if memory.overdue_since.is_some() && memory.pause().is_none() {
+            if memory.overdue_since.is_some() && !held {
                 // Kept back by a window: it is overdue again when that lets it through.
                 ctx.remember(key, |memory| memory.overdue_since = None);
             }
@@ -255,12 +256,15 @@ fn circumstances<'a>(
     windows: Option<&'a Windows>,
     target: State,
 ) -> Circumstances<'a> {
+    let template_changed = ctx.template_sources.is_changed(key);
+    let news = template_changed || memory.store_changed;
     Circumstances {
         now: Timestamp::now(),
         version,
+        retry: memory.retry(version).filter(|_| !news),
         last_success: memory.last_success,
         pending: false,
-        template_changed: ctx.template_sources.is_changed(key),
+        template_changed,
         store_changed: memory.store_changed,
         target,
         lease_due: ctx.leases().due(key),
@@ -286,11 +290,7 @@ async fn carry_out(
     }
     let ran = sync.run(ctx, &mut place).await?;
     aside::took_back(ctx, sync.key, sync.object, &ran, sync.repair);
-    ctx.remember(sync.key, |memory| {
-        memory.last_success = Some(asked);
-        memory.failures = 0;
-        memory.overdue_since = None;
-    });
+    ctx.remember(sync.key, |memory| memory.succeeded(asked));
     let synced = Synced {
         at: asked,
         version: sync.version.to_string(),

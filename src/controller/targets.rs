@@ -151,10 +151,13 @@ impl Targets {
         }
     }
 
-    /// The resourceVersion that a target has, as far as is known.
+    /// The resourceVersion that a target has, as far as is known. The watch may show an older one yet.
     #[must_use]
     pub fn version(&self, key: &ObjectKey) -> Option<Box<str>> {
-        self.seen.get(key).map(|seen| seen.resource_version.clone())
+        let seen = &self.seen.get(key)?.resource_version;
+        let verified = self.verified.get(key).map(|verified| &verified.resource_version);
+        let newer = verified.filter(|verified| is_newer(Some(verified), Some(seen)));
+        Some(newer.unwrap_or(seen).clone())
     }
 
     /// Takes note of what a Secret was made of that holds just that.
@@ -267,6 +270,19 @@ mod tests {
         assert_eq!(targets.state(&key), State::Unknown);
         targets.verify(&key, &metadata("10"), true, Instant::now());
         assert_eq!(targets.state(&key), State::Intact);
+    }
+
+    #[test]
+    fn a_watch_that_lags_behind_our_write_does_not_hide_its_version() {
+        let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
+        assert_eq!(targets.version(&key), None);
+        targets.verify(&key, &metadata("10"), true, Instant::now());
+        targets.observe(&key, &metadata("9"));
+        assert_eq!(targets.version(&key).as_deref(), Some("10"));
+        targets.observe(&key, &metadata("11"));
+        assert_eq!(targets.version(&key).as_deref(), Some("11"));
+        targets.remove(&key);
+        assert_eq!(targets.version(&key), None);
     }
 
     #[test]

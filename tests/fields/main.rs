@@ -140,6 +140,7 @@ fn result(spec: &Value) -> Result<String, String> {
         store_changed: false,
         target: State::Intact,
         lease_due: None,
+        retry: None,
         pause: None,
         windows: plan.windows.as_ref(),
     };

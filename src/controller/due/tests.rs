@@ -25,6 +25,7 @@ fn at(time: &str, target: State) -> Circumstances<'static> {
         store_changed: false,
         target,
         lease_due: None,
+        retry: None,
         pause: None,
         windows: None,
     }
@@ -200,6 +201,23 @@ fn a_new_object_waits_for_no_window() {
         need(&object(json!({}), None), HOUR, &known),
         Need::Sync(_)
     ));
+}
+
+#[test]
+fn what_has_failed_waits_whoever_touches_its_target() {
+    for target in [State::Intact, State::Harmed, State::Absent] {
+        let mut known = at("2026-01-01T00:00:10Z", target);
+        (known.pending, known.retry) = (true, Some(Duration::from_secs(5)));
+        known.lease_due = Some("2026-01-01T00:00:00Z".parse().unwrap());
+        let until = Need::At("2026-01-01T00:00:15Z".parse().unwrap());
+        for synced in [SYNCED, None] {
+            assert_eq!(
+                need(&object(json!({}), synced), HOUR, &known),
+                until,
+                "{target:?}"
+            );
+        }
+    }
 }
 
 #[test]
