@@ -11,9 +11,11 @@ use super::context::{Context, reference};
 use super::index::ObjectKey;
 use super::outcome::{self, Failure};
 use super::reconcile::Next;
+use super::sharing;
 use super::status::{self, Ready};
 use super::sync::Ran;
 use crate::api::external_secret::ExternalSecret;
+use crate::target::names;
 use crate::target::plan::Outcome;
 
 /// Takes note of a sync that wrote although it was made of the same as the one before: somebody else had changed the
@@ -25,8 +27,11 @@ pub fn took_back(ctx: &Context, key: &ObjectKey, object: &ExternalSecret, ran: &
         let same = ran.made_of.is_some() && memory.made_of == ran.made_of;
         memory.made_of = ran.made_of;
         let Some(undone) = &ran.undone else { return None };
-        // What a template makes anew each time is nobody's deed.
-        if !repair && same && !(generic && undone.managers.is_empty()) {
+        let managers = &undone.managers;
+        // What a template makes anew each time is nobody's deed, and of other ExternalSecrets it is told as such.
+        let nobodys = generic && managers.is_empty();
+        let shared = !managers.is_empty() && managers.iter().all(|manager| names::is_field_manager(manager));
+        if !repair && same && !nobodys && !shared {
             memory.contest.get_or_insert_default().repair(now);
         }
         let contest = memory.contest.as_mut().filter(|contest| contest.end(now).is_some())?;
@@ -51,18 +56,21 @@ pub fn took_back(ctx: &Context, key: &ObjectKey, object: &ExternalSecret, ran: &
 }
 
 /// What is said beside.
-fn aside(ctx: &Context, key: &ObjectKey) -> Option<Box<str>> {
-    let memory = ctx.memory(key);
-    let contest = memory
-        .contest
-        .filter(|contest| contest.end(Instant::now()).is_some());
-    contest.and_then(|contest| contest.rival().map(Into::into))
+fn aside(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) -> Option<Box<str>> {
+    let contest = ctx.memory(key).contest;
+    let contest = contest.filter(|contest| contest.end(Instant::now()).is_some());
+    let rival = contest.and_then(|contest| contest.rival().map(String::from));
+    let said: Vec<String> = rival
+        .into_iter()
+        .chain(sharing::aside(ctx, key, object))
+        .collect();
+    (!said.is_empty()).then(|| said.join("; ").into())
 }
 
 /// The condition of a success.
 #[must_use]
 pub fn ready(ctx: &Context, key: &ObjectKey, object: &ExternalSecret, outcome: Outcome) -> Ready {
-    let aside = aside(ctx, key);
+    let aside = aside(ctx, key, object);
     let ready = composed(object, outcome, aside.as_deref());
     if ctx.memory(key).aside != aside {
         ctx.remember(key, |memory| memory.aside = aside);
@@ -88,7 +96,7 @@ pub async fn retell(
     object: &Arc<ExternalSecret>,
     next: Next,
 ) -> Result<Next, Failure> {
-    let (old, new) = (ctx.memory(key).aside, aside(ctx, key));
+    let (old, new) = (ctx.memory(key).aside, aside(ctx, key, object));
     if old != new {
         let conditions = object.status.iter().flat_map(|status| &status.conditions);
         let said = composed(object, Outcome::Synced, old.as_deref());

@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod queue;
 pub mod reconcile;
 pub mod references;
+pub mod sharing;
 pub mod startup;
 pub mod status;
 pub mod stores;

@@ -17,6 +17,7 @@ use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
 use super::queue::Work;
+use super::sharing;
 use super::status::{self, Ready, Synced};
 use super::sync::Sync;
 use super::targets::State;
@@ -151,17 +152,11 @@ async fn reconcile(
     let place = ctx.place().await;
     let target = target_state(ctx, key, object).await?;
     let overdue_since = match needed(ctx, key, object, &wish, target).await? {
-        Need::Nothing => {
-            return aside::retell(ctx, key, object, Next::Nothing)
-                .await
-                .map(Step::Next);
-        }
-        Need::At(at) => {
-            return aside::retell(ctx, key, object, Next::At(instant_of(at)))
-                .await
-                .map(Step::Next);
-        }
         Need::Sync(since) => since,
+        later => {
+            let next = aside::retell(ctx, key, object, next_of(later)).await;
+            return next.map(Step::Next);
+        }
     };
     check_template(ctx, key, object).await?;
     let Some(stores) = open_stores(ctx, key, &wish.plan)? else {
@@ -290,6 +285,7 @@ async fn carry_out(
     }
     let ran = sync.run(ctx, &mut place).await?;
     aside::took_back(ctx, sync.key, sync.object, &ran, sync.repair);
+    sharing::compare(ctx, sync.key, sync.object, &ran);
     ctx.remember(sync.key, |memory| memory.succeeded(asked));
     let synced = Synced {
         at: asked,
@@ -352,13 +348,17 @@ async fn finish(
         done.target,
     );
     let fresh = ctx.index().get(key).unwrap_or_else(|| object.clone());
-    let next = match due::need(&fresh, done.interval, &known) {
+    let next = next_of(due::need(&fresh, done.interval, &known));
+    Ok(aside::sooner(next, aside::contest_end(ctx, key)))
+}
+
+fn next_of(need: Need) -> Next {
+    match need {
         Need::At(at) => Next::At(instant_of(at)),
         // It took longer than the interval, or a change came meanwhile.
         Need::Sync(_) => Next::At(Instant::now()),
         Need::Nothing => Next::Nothing,
-    };
-    Ok(aside::sooner(next, aside::contest_end(ctx, key)))
+    }
 }
 
 /// Waits for work on the object that makes another sync, and so another status, of it.
@@ -373,8 +373,8 @@ async fn superseded(ctx: &Context, key: &ObjectKey, done: &Done, called: &Notify
         }
         let news = ctx.memory(key).store_changed || ctx.template_sources.is_changed(key);
         // The watch may have shown our own write before it was answered: that is no other's hand.
-        let touched =
-            ctx.targets().state(&target_of(&current)) != State::Intact && ctx.memory(key).pause().is_none();
+        let state = ctx.targets().state(&target_of(&current));
+        let touched = state != State::Intact && ctx.memory(key).pause().is_none();
         // A window would keep back a sync that nobody asked for, and nobody would write the status.
         if (news || touched) && done.windows.is_none() {
             return;

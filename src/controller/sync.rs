@@ -1,5 +1,6 @@
 //! One sync: what the target must hold is read, and written if it is not what the target holds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -58,6 +59,8 @@ pub struct Ran {
     pub binding: Option<String>,
     /// What a write undid of what others did.
     pub undone: Option<Undone>,
+    /// The keys that were written, if others write the target too.
+    pub keys: Option<Arc<BTreeSet<String>>>,
     /// What the target is made of now.
     pub made_of: Option<Fingerprint>,
 }
@@ -129,6 +132,7 @@ impl Sync<'_> {
                     outcome: Outcome::Synced,
                     binding: None,
                     undone: None,
+                    keys: None,
                     made_of: fingerprint,
                 });
             }
@@ -146,6 +150,8 @@ impl Sync<'_> {
             true => place.left_for(rendering).await?,
             false => rendering.await?,
         };
+        let shared = ctx.index().writers_of(&target).len() > 1;
+        let keys = shared.then(|| Arc::new(rendered.wanted().keys()));
         let secret = Looked {
             object: rendered.existing.take(),
             before: unchanged,
@@ -166,6 +172,7 @@ impl Sync<'_> {
             outcome: applied.outcome,
             binding: applied.binding,
             undone: applied.undone,
+            keys,
             made_of: fingerprint,
         })
     }

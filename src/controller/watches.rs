@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::context::Context;
 use super::guarded::Guarded;
-use super::index::{Change, ObjectKey};
+use super::index::{Change, ObjectKey, target_of};
 use super::queue::Priority;
 use super::stores;
 use super::watch::Watch;
@@ -124,8 +124,14 @@ fn external_secret_seen(ctx: &Arc<Context>, object: Guarded<ExternalSecret>) {
 }
 
 fn external_secret_gone(ctx: &Context, key: &ObjectKey) {
-    ctx.index().remove(key);
+    let gone = ctx.index().remove(key);
     ctx.forget(key);
+    if let Some(gone) = gone {
+        // Those who shared its target say so no more.
+        for other in ctx.index().writers_of(&target_of(&gone)) {
+            ctx.queue.push(&other, Priority::Routine);
+        }
+    }
 }
 
 fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {

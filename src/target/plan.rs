@@ -1,6 +1,6 @@
 //! What has to be written, decided without I/O: ownership, policies, stale keys, refusal of foreign objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::ByteString;
@@ -63,6 +63,14 @@ impl Wanted<'_> {
     /// Its keys and values.
     pub(super) fn values(&self) -> &BTreeMap<String, SecretBytes> {
         self.shaped.map_or(&self.assembled.data, |shaped| &shaped.data)
+    }
+
+    /// Its keys, and the paths of a generic target.
+    #[must_use]
+    pub fn keys(&self) -> BTreeSet<String> {
+        let paths = self.shaped.into_iter().flat_map(|shaped| &shaped.paths);
+        let paths = paths.map(|(path, _)| path.clone());
+        self.values().keys().cloned().chain(paths).collect()
     }
 
     /// What becomes of the target, whatever its kind, where nothing was read; none if it is written all the same.

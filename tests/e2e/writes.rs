@@ -281,3 +281,106 @@ fn a_generic_target_that_somebody_else_changes_all_the_time_says_so() {
         .with_context(|| scene.story())
     });
 }
+
+#[test]
+fn external_secrets_that_write_the_same_keys_say_so_and_others_do_not() {
+    play(async {
+        let scene = Scene::new("shared").await?;
+        scene.vault.put("one", json!({"a": "1", "b": "1"})).await?;
+        scene.vault.put("two", json!({"b": "2"})).await?;
+        scene
+            .write_secret(&scene.namespace, "base", json!({"own": "x"}))
+            .await?;
+        let merged = |key: &str, path: &str| {
+            json!({"refreshInterval": "1h", "data": [one(key, path, key)],
+            "target": {"name": "base", "creationPolicy": "Merge"}})
+        };
+        let alone = async |name: &str| {
+            let message = scene.wait_ready(ES, name, "True", "secret synced").await?;
+            ensure!(message == "secret synced", "{name}: {message}");
+            anyhow::Ok(())
+        };
+        scene.external_secret("a", merged("a", "one")).await?;
+        scene.wait_value("base", "a", "1").await?;
+        scene.external_secret("b", merged("b", "one")).await?;
+        alone("a").await?;
+        alone("b").await?;
+        scene.external_secret("c", merged("b", "two")).await?;
+        for (name, other) in [("c", "b"), ("b", "c")] {
+            let told = format!("ExternalSecret {other} writes the same keys (b) of Secret");
+            scene.wait_ready(ES, name, "True", &told).await?;
+        }
+        // The last one won, and wakes nobody.
+        ensure!(scene.value("base", "b").await?.as_deref() == Some("2"));
+        alone("a").await?;
+        let args = ["get", "events", "-n", &scene.namespace, "-o", "json"];
+        let events: Value = serde_json::from_str(&scene.cluster.kubectl(&args, "").await?)?;
+        let told = events["items"].as_array().into_iter().flatten();
+        let mut told: Vec<&str> = told
+            .filter(|event| event["reason"] == "TargetShared")
+            .filter_map(|event| event["involvedObject"]["name"].as_str())
+            .collect();
+        told.sort_unstable();
+        ensure!(told == ["b", "c"], "told were {told:?}");
+        scene
+            .cluster
+            .kubectl(&["delete", "externalsecret", "c", "-n", &scene.namespace], "")
+            .await?;
+        wait_for("the end of it", SOON, || async {
+            Ok((scene.ready(ES, "b").await?.2 == "secret synced").then_some(()))
+        })
+        .await?;
+        // Of these nothing is known but what they write.
+        for (name, path) in [("old", "one"), ("new", "two")] {
+            let spec = json!({"refreshInterval": "1h", "dataFrom": [{"extract": {"key": path}}],
+                "target": {"name": "both", "creationPolicy": "Orphan"}});
+            scene.external_secret(name, spec).await?;
+            scene.wait_ready(ES, name, "True", "secret synced").await?;
+        }
+        scene
+            .wait_ready(ES, "new", "True", "ExternalSecret old writes the same keys")
+            .await?;
+        scene
+            .wait_ready(ES, "old", "True", "ExternalSecret new writes the same keys")
+            .await
+            .map(drop)
+    });
+}
+
+#[test]
+fn an_object_that_fails_is_not_tried_as_often_as_somebody_touches_its_target() {
+    play(async {
+        let scene = Scene::new("touched").await?;
+        scene.vault.put("app", json!({"password": "one"})).await?;
+        let spec = |path: &str| json!({"refreshInterval": "1h", "data": [one("password", path, "password")]});
+        scene.external_secret("app", spec("app")).await?;
+        scene.wait_value("app", "password", "one").await?;
+        scene.external_secret("app", spec("none")).await?;
+        scene.wait_ready(ES, "app", "False", "none").await?;
+        let secrets: Api<Secret> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+        let (mark, begun) = (scene.vault.audit_mark(), Instant::now());
+        for number in 0..100 {
+            let patch = json!({"metadata": {"labels": {"example.com/touched": number.to_string()}}});
+            secrets
+                .patch("app", &PatchParams::default(), &Patch::Merge(patch))
+                .await?;
+            sleep(Duration::from_millis(50)).await;
+        }
+        let reads = scene
+            .vault
+            .requests_since(mark)?
+            .get("secret/data/none")
+            .copied()
+            .unwrap_or_default();
+        // Pauses that double from a second, of which each may be a fifth shorter.
+        let tries = (begun.elapsed().as_secs_f64() / 0.8 + 1.0).log2() + 2.0;
+        println!("{reads} reads in {:.1?}", begun.elapsed());
+        ensure!((reads as f64) <= tries, "{reads} reads in {:?}", begun.elapsed());
+        // What is corrected is tried at once.
+        scene.external_secret("app", spec("app")).await?;
+        scene
+            .wait_ready(ES, "app", "True", "secret synced")
+            .await
+            .map(drop)
+    });
+}
