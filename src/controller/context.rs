@@ -1,7 +1,7 @@
 //! What the loops share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
@@ -26,7 +26,7 @@ use super::turns::Turns;
 use crate::api::store::StoreKey;
 use crate::store::Stores;
 use crate::target::fence::Fence;
-use crate::target::hash::{DataHasher, Fingerprint};
+use crate::target::hash::{DataHasher, Fingerprint, InstallationKey};
 use crate::target::manifest_apply::Kinds;
 use crate::telemetry::metrics::Metrics;
 use crate::template::Delims;
@@ -126,7 +126,7 @@ pub struct Context {
     memory: Mutex<HashMap<ObjectKey, Memory>>,
     known_stores: Mutex<HashMap<StoreKey, KnownStore>>,
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
-    hasher: OnceLock<DataHasher>,
+    hasher: Mutex<Option<Arc<DataHasher>>>,
     places: Arc<Semaphore>,
     computing: Computing,
 }
@@ -217,7 +217,7 @@ impl Context {
             memory: Mutex::default(),
             known_stores: Mutex::default(),
             namespaces: Mutex::default(),
-            hasher: OnceLock::new(),
+            hasher: Mutex::default(),
         }
     }
 
@@ -337,16 +337,23 @@ impl Context {
         }
     }
 
-    /// The hasher under the installation's key. Before leadership there is none, and nothing to write.
+    /// The hasher under the installation's key as it was seen last. Who leads has one.
     #[must_use]
-    pub fn hasher(&self) -> Option<&DataHasher> {
-        self.hasher.get()
+    pub fn hasher(&self) -> Option<Arc<DataHasher>> {
+        locked(&self.hasher).clone()
     }
 
-    /// Sets the hasher, once.
-    pub fn set_hasher(&self, hasher: DataHasher) {
-        // A second leadership finds the same key.
-        let _ = self.hasher.set(hasher);
+    /// Hashes under this key from now on; what was signed under those before is known still. Says whether it is
+    /// another one than before.
+    pub fn set_key(&self, key: InstallationKey) -> bool {
+        let mut hasher = locked(&self.hasher);
+        let next = match hasher.as_deref() {
+            Some(present) if *present.key() == key => return false,
+            Some(present) => present.succeeded_by(key),
+            None => DataHasher::new(key),
+        };
+        *hasher = Some(Arc::new(next));
+        true
     }
 
     /// Takes note of a managed Secret that was looked at or written, by a request that began then.

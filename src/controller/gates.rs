@@ -116,7 +116,7 @@ async fn allowed(
 }
 
 /// The store that a read of this namespace means.
-fn store_of(read: &Read, namespace: &str) -> StoreKey {
+pub(super) fn store_of(read: &Read, namespace: &str) -> StoreKey {
     let kind = read.store.kind;
     let namespace = (kind == StoreKind::SecretStore).then(|| namespace.to_string());
     StoreKey {

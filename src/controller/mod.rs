@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod gates;
 pub mod guarded;
 pub mod index;
+pub mod key;
 pub mod leader;
 pub mod leases;
 pub mod manifests;
@@ -19,6 +20,7 @@ pub mod outcome;
 pub mod queue;
 pub mod reconcile;
 pub mod references;
+pub mod seals;
 pub mod sharing;
 pub mod startup;
 pub mod status;
@@ -147,6 +149,7 @@ pub async fn run(
         "changes of stores"
     });
     loops.spawn(count_entries(ctx.clone()));
+    loops.spawn(key::follow(ctx.clone(), settings.operator_namespace.clone()));
     match &settings.election {
         Some((name, times)) => {
             let namespace = &settings.operator_namespace;

@@ -17,6 +17,7 @@ use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
 use super::queue::Work;
+use super::seals;
 use super::sharing;
 use super::status::{self, Ready, Synced};
 use super::sync::Sync;
@@ -154,8 +155,9 @@ async fn reconcile(
     let overdue_since = match needed(ctx, key, object, &wish, target).await? {
         Need::Sync(since) => since,
         later => {
-            let next = aside::retell(ctx, key, object, next_of(later)).await;
-            return next.map(Step::Next);
+            let again = seals::renew(ctx, key, object, &wish.plan, wish.interval).await;
+            let next = seals::sooner(next_of(later), again);
+            return aside::retell(ctx, key, object, next).await.map(Step::Next);
         }
     };
     check_template(ctx, key, object).await?;
@@ -418,7 +420,10 @@ async fn target_state(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) -
         ctx.targets().remove(&target);
         return Ok(State::Absent);
     };
-    let intact = ctx.hasher().is_some_and(|hasher| hasher.intact(&secret));
+    // The scan has taken over what a key signed that is lost; if such a hash appears later, somebody else wrote it.
+    let intact = ctx
+        .hasher()
+        .is_some_and(|hasher| hasher.seal(&secret).is_intact());
     ctx.verified(&secret, intact, since);
     Ok(if intact { State::Intact } else { State::Harmed })
 }

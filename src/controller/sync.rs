@@ -295,7 +295,7 @@ async fn write_secret(
     since: Instant,
 ) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let applied = apply::apply(&ctx.client, &ctx.fence, hasher, object, wanted, looked)
+    let applied = apply::apply(&ctx.client, &ctx.fence, &hasher, object, wanted, looked)
         .await
         .map_err(Failure::from)?;
     remember_target(ctx, &target_of(object), &applied, since);

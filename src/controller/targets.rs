@@ -4,11 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::ObjectMeta;
 use tokio::time::Instant;
 
 use super::index::{ObjectKey, is_newer};
-use crate::target::hash::Fingerprint;
+use crate::target::hash::{Fingerprint, Seal};
 use crate::target::names;
 
 /// The longest that an answer about a Secret may be under way: all rounds of a write.
@@ -64,6 +65,8 @@ pub struct Targets {
     verified: HashMap<ObjectKey, Verified>,
     /// When the watch showed that a Secret is gone; kept while an older answer about it may still come.
     removed: HashMap<ObjectKey, Instant>,
+    /// Those whose hash is to be replaced, and at which resourceVersion that was seen.
+    unsealed: HashMap<ObjectKey, (Seal, Box<str>)>,
 }
 
 impl Targets {
@@ -111,6 +114,27 @@ impl Targets {
         self.removed.insert(key.clone(), now);
         self.take(key);
         self.verified.remove(key);
+        self.unsealed.remove(key);
+    }
+
+    /// Takes note of what the hash of a Secret says that was just looked at.
+    pub fn note_seal(&mut self, secret: &Secret, seal: Seal) {
+        let metadata = &secret.metadata;
+        let (Some(namespace), Some(name), Some(version)) =
+            (&metadata.namespace, &metadata.name, &metadata.resource_version)
+        else {
+            return;
+        };
+        let key = ObjectKey::new(namespace, name);
+        if matches!(seal, Seal::Old | Seal::Bare | Seal::Unknown) && self.seen.contains_key(&key) {
+            self.unsealed.insert(key, (seal, version.as_str().into()));
+        }
+    }
+
+    /// What the hash of a Secret says that is to be replaced, and at which resourceVersion.
+    #[must_use]
+    pub fn unsealed(&self, key: &ObjectKey) -> Option<(Seal, Box<str>)> {
+        self.unsealed.get(key).cloned()
     }
 
     /// Takes note of a Secret whose data was looked at, or written by us, by a request that began then.
@@ -122,6 +146,7 @@ impl Targets {
             made_of: None,
         };
         self.verified.insert(key.clone(), verified);
+        self.unsealed.remove(key);
         // The watch may have shown already what somebody did to it since.
         let known = self.seen.get(key).filter(|known| known.uid == seen.uid);
         // It may even have shown its end: then it is there only when the watch shows it again.
@@ -206,7 +231,7 @@ impl Targets {
     /// How many entries there are, beside removals, of which there are few.
     #[must_use]
     pub fn entries(&self) -> usize {
-        self.seen.len() + self.by_other.len() + self.verified.len()
+        self.seen.len() + self.by_other.len() + self.verified.len() + self.unsealed.len()
     }
 
     /// All keys in this namespace, or in all.
@@ -321,6 +346,33 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         targets.verify(&key, &metadata("7"), true, Instant::now());
         assert_eq!(targets.state(&key), State::Intact);
+    }
+
+    #[test]
+    fn a_hash_to_be_replaced_is_remembered_until_its_secret_is_written_or_gone() {
+        let (mut targets, key) = (Targets::default(), ObjectKey::new("db", "t"));
+        let secret = |version: &str| Secret {
+            metadata: ObjectMeta {
+                namespace: Some("db".into()),
+                name: Some("t".into()),
+                ..metadata(version)
+            },
+            ..Secret::default()
+        };
+        let mut noted = |seal: Seal| {
+            targets.verify(&key, &metadata("5"), true, Instant::now());
+            targets.note_seal(&secret("5"), seal);
+            targets.unsealed(&key)
+        };
+        assert_eq!(noted(Seal::Bare), Some((Seal::Bare, "5".into())));
+        assert_eq!(noted(Seal::Unknown), Some((Seal::Unknown, "5".into())));
+        assert_eq!((noted(Seal::Intact), noted(Seal::Broken)), (None, None));
+        noted(Seal::Old);
+        targets.verify(&key, &metadata("6"), true, Instant::now());
+        assert_eq!(targets.unsealed(&key), None);
+        targets.note_seal(&secret("6"), Seal::Old);
+        targets.remove(&key);
+        assert_eq!(targets.entries(), 0);
     }
 
     #[tokio::test(start_paused = true)]

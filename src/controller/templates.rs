@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt as _;
 use tokio::task::JoinHandle;
 
-use super::context::Context;
+use super::context::{Context, reference};
 use super::index::ObjectKey;
 use super::outcome::Failure;
 use super::queue::Priority;
@@ -21,7 +21,7 @@ use crate::store::scope::{Reference, ReferenceKind};
 use crate::sync::assemble::Assembled;
 use crate::sync::shape::{self, Shape, ShapeError, Shaped, SourceKind, SourceRef, Sources};
 use crate::target::apply;
-use crate::target::kept::{self, Inputs};
+use crate::target::kept::{self, Inputs, Kept};
 use crate::target::plan::Wanted;
 
 /// Objects watched at once; each costs a connection to the API server. Targets of those beyond are
@@ -334,21 +334,44 @@ fn shape(
     };
     let inputs = inputs(template, values, sources);
     let existing = rendering.existing.as_ref();
-    if let Some(kept) = existing.and_then(|existing| kept::kept(existing, &inputs, hasher)) {
-        return Ok(Some(kept));
-    }
-    let mut shaped = shape.render(values)?;
-    kept::remember(&mut shaped, &inputs, hasher);
+    let kept = existing.map_or(Kept::Nothing, |existing| {
+        kept::kept(object, existing, &inputs, &hasher)
+    });
+    let mut shaped = match kept {
+        Kept::All(held) => held,
+        Kept::MadeUp(held) => {
+            if existing.is_some_and(|existing| !kept::is_signed(existing, &hasher)) {
+                tell_kept(ctx, object);
+            }
+            shape.render_around(&held, values)?
+        }
+        Kept::Nothing => shape.render(values)?,
+    };
+    kept::remember(&mut shaped, object, &inputs, &hasher);
     Ok(Some(shaped))
+}
+
+/// Whoever changed the template meanwhile may wait for something new.
+fn tell_kept(ctx: &Context, object: &ExternalSecret) {
+    let status = object.status.as_ref();
+    let synced = status.and_then(|status| status.synced_resource_version.as_ref());
+    let generation = object.metadata.generation.unwrap_or_default().to_string();
+    if synced.is_some_and(|synced| synced.split('-').next() != Some(&generation)) {
+        ctx.recorder.send(
+            reference(object),
+            true,
+            "MadeUpValuesKept",
+            "spec changed and the installation's key was lost or replaced: what the template makes up stays as it is in \
+             the target; delete the Secret to have it made anew",
+        );
+    }
 }
 
 fn inputs(template: &ExternalSecretTemplate, values: &Values, sources: &Sources) -> Inputs {
     let mut inputs: Inputs = named(values, sources)
         .map(|(name, bytes)| (name, SecretBytes::new(bytes.to_vec())))
         .collect();
-    // A template is plain data and always becomes JSON.
-    let text = serde_json::to_vec(template).unwrap_or_default();
-    inputs.insert("template".into(), SecretBytes::new(text));
+    inputs.insert(kept::TEMPLATE.into(), kept::text_of(template));
     inputs
 }
 

@@ -3,6 +3,8 @@
 //! The order is ESO's: `templateFrom` in its order (in each entry ConfigMap, Secret, literal), then `data`,
 //! then the labels and annotations of `metadata`; later ones win.
 
+mod around;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -15,8 +17,7 @@ use crate::api::external_secret::{
 };
 use crate::secret::SecretBytes;
 use crate::template::funcs::yaml;
-use crate::template::limits::Together;
-use crate::template::{Delims, MissingKey, Template, TemplateError};
+use crate::template::{Delims, Template, TemplateError};
 
 /// What the target must hold. Also its labels and annotations are made of values.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -196,25 +197,7 @@ impl Shape {
     /// # Errors
     /// If a template fails, or its result does not fit its place.
     pub fn render(&self, values: &BTreeMap<String, SecretBytes>) -> Result<Shaped, ShapeError> {
-        let (mut shaped, mut together) = (Shaped::default(), Together::default());
-        if self.keeps_values {
-            shaped.data.clone_from(values);
-        }
-        for item in &self.items {
-            let failed = |problem| ShapeError {
-                field: item.field.clone(),
-                problem,
-            };
-            let rendered = item.template.render(values, MissingKey::Error);
-            let rendered = rendered.map_err(|error| failed(Problem::Template(error)))?;
-            // By no template's name: which one it meets is chance, and a message that changes is news each time.
-            together.take(rendered.expose().len()).map_err(|why| ShapeError {
-                field: "spec.target.template".into(),
-                problem: Problem::TooMuch(why),
-            })?;
-            item.put(&mut shaped, rendered).map_err(failed)?;
-        }
-        Ok(shaped)
+        self.render_around(&Shaped::default(), values)
     }
 }
 

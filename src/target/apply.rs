@@ -186,6 +186,31 @@ pub(super) fn may_write(fence: &Fence, before: bool, about: &About) -> Result<()
     before.then_some(()).ok_or_else(|| about.overtaken())
 }
 
+/// Writes a Secret whose annotations alone were changed, if it is still what was looked at; none if it is not.
+///
+/// # Errors
+/// See [`ApplyError`].
+pub async fn reseal(
+    client: &Client,
+    fence: &Arc<Fence>,
+    owner: &ExternalSecret,
+    secret: &Secret,
+) -> Result<Option<Secret>, ApplyError> {
+    if !fence.is_open() {
+        return Err(ApplyError::NotLeading);
+    }
+    let namespace = secret.namespace().unwrap_or_default();
+    let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let params = PostParams {
+        field_manager: Some(names::field_manager(&owner.name_any())),
+        ..PostParams::default()
+    };
+    let about = About::secret(&namespace, &secret.name_any());
+    about
+        .ask("update", api.replace(&secret.name_any(), &params, secret))
+        .await
+}
+
 /// Deletes a Secret, if it is still the one that was looked at.
 ///
 /// # Errors

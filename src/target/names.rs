@@ -11,6 +11,10 @@ pub const LABEL_MANAGED: &str = "reconcile.external-secrets.io/managed";
 pub const LABEL_CREATED_BY: &str = "reconcile.external-secrets.io/created-by";
 /// Annotation with the hash of the data.
 pub const ANNOTATION_DATA_HASH: &str = "reconcile.external-secrets.io/data-hash";
+/// Name of the Secret with the key under which data is hashed, in the operator's own namespace.
+pub const INSTALLATION_KEY: &str = "keyferry-installation-key";
+/// Label of a Secret that is nobody's target.
+pub const LABEL_RESERVED: &str = "keyferry.dev/reserved";
 /// Finalizer that ESO puts on ExternalSecrets.
 pub const FINALIZER: &str = "externalsecrets.external-secrets.io/externalsecret-cleanup";
 /// Annotation that kubectl keeps a manifest in.

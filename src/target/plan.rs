@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt as _};
 
-use super::hash::DataHasher;
+use super::hash::{DataHasher, Seal};
 use super::stale::Stale;
 use super::typed::{self, Misfit};
-use super::{leased, names};
+use super::{kept, leased, names};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::secret::SecretBytes;
 use crate::sync::assemble::Assembled;
@@ -438,13 +438,30 @@ fn set_from_template(owner: &ExternalSecret, wanted: &mut Secret, new: bool) -> 
     Ok(())
 }
 
-/// Writes the hash of the whole data, foreign keys included. One that ESO wrote stays while it is
-/// right, so that taking over an unchanged Secret writes nothing at all.
-fn seal(secret: &mut Secret, hasher: &DataHasher) {
-    if hasher.intact(secret) {
-        return;
+/// The Secret with a hash and a record of the present key and form, its data as it is; none if it has them, or if it is
+/// another's or was changed.
+#[must_use]
+pub fn sealed(owner: &ExternalSecret, existing: &Secret, hasher: &DataHasher) -> Option<Secret> {
+    let was = hasher.seal(existing);
+    if was == Seal::Broken || refuse_foreign(owner, existing).is_err() {
+        return None;
     }
-    let hash = hasher.annotation(secret.data.as_ref().unwrap_or(&BTreeMap::new()));
+    let mut secret = existing.clone();
+    seal(&mut secret, hasher);
+    let record = match was == Seal::Unknown && !kept::is_signed(existing, hasher) {
+        true => kept::adopted(owner, existing, hasher),
+        // It still tells what the target was made of.
+        false => None,
+    };
+    if let (Some(record), Some(annotations)) = (record, &mut secret.metadata.annotations) {
+        annotations.insert(kept::ANNOTATION_RENDERED.into(), record);
+    }
+    (secret != *existing).then_some(secret)
+}
+
+/// Writes the hash of the whole data, foreign keys included.
+fn seal(secret: &mut Secret, hasher: &DataHasher) {
+    let hash = hasher.annotation(secret);
     secret
         .metadata
         .annotations

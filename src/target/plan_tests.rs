@@ -32,7 +32,7 @@ fn data(pairs: &[(&str, &str)]) -> Assembled {
 }
 
 fn hasher() -> DataHasher {
-    DataHasher::new(b"installation")
+    crate::target::hash::tests::hasher(b"installation")
 }
 
 fn decide(target: Value, existing: Option<&Secret>, pairs: &[(&str, &str)]) -> Result<Planned, TargetError> {
@@ -117,7 +117,7 @@ fn a_new_target_carries_what_eso_users_and_tools_look_for() {
         (Some(true), Some(true))
     );
     assert_eq!(secret.type_.as_deref(), Some("Opaque"));
-    assert!(hasher().intact(&secret));
+    assert_eq!(hasher().seal(&secret), Seal::Intact);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn an_immutable_target_keeps_its_data() {
 }
 
 #[test]
-fn taking_over_an_unchanged_secret_of_eso_writes_nothing() {
+fn taking_over_an_unchanged_secret_of_eso_replaces_its_hash_once_and_no_data() {
     let mut existing = ours(json!({}), &[("foo", "value1"), ("bar", "value2")]);
     existing.metadata.annotations.as_mut().unwrap().insert(
         names::ANNOTATION_DATA_HASH.into(),
@@ -304,7 +304,38 @@ fn taking_over_an_unchanged_secret_of_eso_writes_nothing() {
         &[("foo", "value1"), ("bar", "value2")],
     )
     .unwrap();
-    assert_eq!(planned.action, Action::Nothing);
+    let taken = written(planned);
+    assert_eq!(
+        sealed(&owner(json!({})), &existing, &hasher()).as_ref(),
+        Some(&taken)
+    );
+    assert_eq!(hasher().seal(&taken), Seal::Intact);
+    assert_eq!(taken.data, existing.data);
+    let again = decide(json!({}), Some(&taken), &[("foo", "value1"), ("bar", "value2")]);
+    assert_eq!(again.unwrap().action, Action::Nothing);
+}
+
+#[test]
+fn only_a_secret_of_ours_that_nobody_changed_is_signed_again() {
+    let (pg, lost) = (owner(json!({})), crate::target::hash::tests::hasher(b"lost"));
+    let mut secret = ours(json!({}), &[("k", "v")]);
+    assert_eq!(sealed(&pg, &secret, &hasher()), None);
+    let hash = lost.annotation(&secret);
+    secret
+        .annotations_mut()
+        .insert(names::ANNOTATION_DATA_HASH.into(), hash);
+    let signed = sealed(&pg, &secret, &hasher()).unwrap();
+    assert_eq!(hasher().seal(&signed), Seal::Intact);
+    assert_eq!(signed.data, secret.data);
+    let mut edited = signed;
+    edited
+        .data
+        .get_or_insert_default()
+        .insert("k".into(), ByteString(b"x".to_vec()));
+    assert_eq!(sealed(&pg, &edited, &hasher()), None);
+    let mut anothers = secret;
+    anothers.metadata.owner_references.as_mut().unwrap()[0].name = "another".into();
+    assert_eq!(sealed(&pg, &anothers, &hasher()), None);
 }
 
 #[test]

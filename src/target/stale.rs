@@ -41,7 +41,7 @@ impl Stale {
             stale.labels.extend(keys("/f:metadata/f:labels"));
             stale.annotations.extend(keys("/f:metadata/f:annotations"));
         }
-        // Kept until it is known to be wrong, see `seal`.
+        // It is written anew in any case.
         stale.annotations.remove(names::ANNOTATION_DATA_HASH);
         stale
     }

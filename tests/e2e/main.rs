@@ -20,6 +20,7 @@ mod flaps;
 mod hostile;
 mod iam;
 mod install;
+mod key;
 mod kv;
 mod leases;
 mod least_rights;

@@ -17,7 +17,7 @@ use keyferry::secret::SecretBytes;
 use keyferry::sync::assemble::{Answer, Assembled, assemble};
 use keyferry::sync::plan::{Plan, What, plan};
 use keyferry::sync::shape::{Shape, Shaped, SourceKind, SourceRef, Sources};
-use keyferry::target::hash::DataHasher;
+use keyferry::target::hash::{DataHasher, InstallationKey};
 use keyferry::target::manifest::{Action as ManifestAction, plan as plan_manifest};
 use keyferry::target::plan::{Action, Wanted, plan as plan_target};
 use keyferry::template::{Delims, funcs};
@@ -171,7 +171,12 @@ fn result(spec: &Value) -> Result<String, String> {
         }
     }
     for existing in [None, Some(&existing)] {
-        let planned = plan_target(&object, existing, wanted, &DataHasher::new(b"k"));
+        let planned = plan_target(
+            &object,
+            existing,
+            wanted,
+            &DataHasher::new(InstallationKey::new(b"k", "uid")),
+        );
         text += &planned.map_or_else(
             |error| error.to_string(),
             |planned| match &planned.action {

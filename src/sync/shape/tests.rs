@@ -263,6 +263,48 @@ fn a_template_with_a_random_function_is_not_stable() {
 }
 
 #[test]
+fn what_a_template_makes_up_stays_as_it_is_held_and_all_else_is_rendered() {
+    let of = template(json!({
+        "templateFrom": [{"literal": "made: {{ randAlphaNum 4 }}"}, {"literal": "read: {{ .user }}"}],
+        "data": {"password": "{{ .user }}-{{ randAlphaNum 4 }}", "user": "{{ .user }}", "new": "{{ randAlphaNum 4 }}"},
+        "metadata": {"annotations": {"at": "{{ now }}", "of": "{{ .user }}"}},
+    }));
+    let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let before = map(&[
+        ("made", "m"),
+        ("password", "root-p"),
+        ("user", "root"),
+        ("read", "root"),
+    ]);
+    let held = Shaped {
+        data: before
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_str().into()))
+            .collect(),
+        annotations: map(&[("at", "noon"), ("of", "root")]),
+        ..Shaped::default()
+    };
+    let shape = Shape::prepare(&of, false, &Sources::new(), &Delims::default()).unwrap();
+    let shaped = shape.render_around(&held, &values()).unwrap();
+    let text = |key: &str| String::from_utf8_lossy(shaped.data[key].expose()).into_owned();
+    for (key, wanted) in [
+        ("made", "m"),
+        ("password", "root-p"),
+        ("user", "admin"),
+        ("read", "admin"),
+    ] {
+        assert_eq!(text(key), wanted, "{key}");
+    }
+    assert_eq!((shaped.data.len(), text("new").len()), (5, 4));
+    assert_eq!(shaped.annotations, map(&[("at", "noon"), ("of", "admin")]));
+}
+
+#[test]
 fn templates_that_make_too_much_together_are_refused_though_each_may_make_as_much() {
     let of = |count: usize| {
         let keys = (0..count).map(|i| (format!("k{i}"), json!("{{ repeat 1900000 \"x\" }}")));
