@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::pace::Pace;
+use super::pace::{Lane, Paces};
+use super::permits::Permits;
+use super::place::{Asking, Place};
 use super::retries::Retries;
 use super::trial::{Seen, Trial};
 use crate::telemetry::metrics::Metrics;
@@ -90,8 +92,8 @@ pub struct Connection {
     health: watch::Sender<Health>,
     /// Held while probing; what the last one found.
     suspicion: AsyncMutex<Option<(Instant, Seen)>>,
-    permits: Arc<Semaphore>,
-    pace: Mutex<Pace>,
+    permits: Arc<Permits>,
+    paces: Mutex<Paces>,
     doubt: Mutex<Option<Doubt>>,
     metrics: Arc<Metrics>,
 }
@@ -117,8 +119,8 @@ impl Connection {
             states,
             health: watch::Sender::new(Health::Up),
             suspicion: AsyncMutex::new(None),
-            permits: Arc::new(Semaphore::new(in_flight.max(1))),
-            pace: Mutex::default(),
+            permits: Permits::new(in_flight),
+            paces: Mutex::default(),
             doubt: Mutex::default(),
             server,
             metrics,
@@ -143,29 +145,33 @@ impl Connection {
         self.health.subscribe()
     }
 
-    /// A place among the requests under way; waits for a free one and for the end of a rate limit.
+    /// A place among the requests under way, for this namespace; waits for a free one and for the end of a rate limit.
     /// Take it before deciding what to send, so that a shared read can still be joined meanwhile.
-    pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let permit = self.permits.clone().acquire_owned().await.ok();
-        loop {
-            let pause = self.pace().pause_after(Instant::now());
-            match pause {
-                Some(end) => sleep_until(end).await,
-                None => return permit,
-            }
+    pub async fn place(&self, who: &Arc<str>, lane: &Lane) -> Place {
+        let place = Place::take(&self.permits, who).await;
+        while let Some(end) = self.pause_after(lane) {
+            place.leave();
+            sleep_until(end).await;
+            place.retake().await;
         }
+        place
+    }
+
+    fn pause_after(&self, lane: &Lane) -> Option<Instant> {
+        self.paces().pause_after(lane, Instant::now())
     }
 
     /// Does one call, with the suspicion, the retries and the slowing-down that the state asks for.
     ///
     /// # Errors
     /// [`CallError::Outage`] if the server is out of service, else what Vault answered.
-    pub async fn call<T, F, S>(&self, operation: &'static str, send: S) -> Result<T, CallError>
+    pub async fn call<T, F, S>(&self, operation: &'static str, lane: &Lane, send: S) -> Result<T, CallError>
     where
         S: Fn(Arc<Transport>) -> F,
         F: Future<Output = Result<T, VaultError>>,
     {
-        self.call_with(operation, Retries::default(), send).await
+        self.call_with(operation, Asking::about(lane), Retries::default(), send)
+            .await
     }
 
     /// The same, with retries of one's own. An outage is noticed also without any.
@@ -175,6 +181,7 @@ impl Connection {
     pub async fn call_with<T, F, S>(
         &self,
         operation: &'static str,
+        asking: Asking<'_>,
         retries: Retries,
         send: S,
     ) -> Result<T, CallError>
@@ -185,10 +192,10 @@ impl Connection {
         let mut trial = Trial::new(retries);
         let mut transport = self.pooled.read().unwrap_or_else(PoisonError::into_inner).clone();
         loop {
-            self.turn(trial.begun).await?;
-            let error = match self.counted(operation, send(transport.clone()).await) {
+            self.turn(asking, trial.begun).await?;
+            let error = match self.counted(operation, asking.lane, send(transport.clone()).await) {
                 Ok(answer) => return Ok(answer),
-                // The connection slows down; then the next turn comes.
+                // The lane slows down; then the next turn comes.
                 Err(VaultError::RateLimited { .. }) => continue,
                 Err(error) => error,
             };
@@ -198,41 +205,53 @@ impl Connection {
     }
 
     /// Waits until the pace lets this call through.
-    async fn turn(&self, begun: Instant) -> Result<(), CallError> {
+    async fn turn(&self, asking: Asking<'_>, begun: Instant) -> Result<(), CallError> {
         loop {
             if let Health::Down(down) = self.health() {
                 return Err(CallError::Outage(down));
             }
             let now = Instant::now();
-            let turn = self.pace().turn(now);
+            let turn = self.paces().turn(asking.lane, now);
             if turn.at > begun + PATIENCE {
                 return Err(CallError::Vault(VaultError::RateLimited {
                     retry_after: Some(turn.at - now),
                     phrase: None,
                 }));
             }
-            sleep_until(turn.at).await;
-            if self.pace().holds(turn) {
+            if turn.at > now {
+                asking.place.inspect(|place| place.leave());
+                sleep_until(turn.at).await;
+                if let Some(place) = asking.place {
+                    place.retake().await;
+                }
+            }
+            if self.paces().holds(asking.lane, &turn) {
                 return Ok(());
             }
         }
     }
 
-    fn counted<T>(&self, operation: &'static str, result: Result<T, VaultError>) -> Result<T, VaultError> {
+    fn counted<T>(
+        &self,
+        operation: &'static str,
+        lane: &Lane,
+        result: Result<T, VaultError>,
+    ) -> Result<T, VaultError> {
         let outcome = result.as_ref().map_or_else(VaultError::label, |_| "success");
         self.metrics.vault_request(operation, outcome);
         match &result {
             Err(VaultError::RateLimited { retry_after, .. }) => {
-                if let Some(pause) = self.pace().limited(Instant::now(), *retry_after) {
+                if let Some(pause) = self.paces().limited(lane, Instant::now(), *retry_after) {
                     tracing::debug!(
                         server = self.server.url,
+                        %lane,
                         ?pause,
                         "Vault limits the rate of requests"
                     );
                 }
             }
             Ok(_) => {
-                self.pace().succeeded();
+                self.paces().succeeded(lane, Instant::now());
                 *self.doubt() = None;
             }
             Err(_) => {}
@@ -240,8 +259,8 @@ impl Connection {
         result
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    fn paces(&self) -> MutexGuard<'_, Paces> {
+        self.paces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn doubt(&self) -> MutexGuard<'_, Option<Doubt>> {

@@ -14,6 +14,7 @@ use self::state::{Held, State, spend};
 use super::auth::Proof;
 use super::connection::{CallError, Connection, Down};
 use super::credentials::{CredentialError, Credentials, Identity};
+use super::pace::Lane;
 use super::settings::Settings;
 use crate::vault::auth::{self, Lease};
 use crate::vault::error::VaultError;
@@ -24,6 +25,9 @@ const RELOGIN_FIRST: Duration = Duration::from_secs(2);
 const RELOGIN_MAX: Duration = Duration::from_secs(60);
 /// A renewal that an outage or a rate limit prevented is tried again after this long.
 const RENEW_AGAIN: Duration = Duration::from_secs(5);
+
+/// Who renews tokens, among the namespaces that read.
+const KEEPER: &str = "";
 
 /// Why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +151,13 @@ impl Login {
         self.settings.auth.method().whom()
     }
 
+    /// A quota of logins is about the mount, and may be about the role.
+    fn lane(&self) -> Lane {
+        let method = self.settings.auth.method();
+        let mount = method.mount().map_or("", |(mount, _)| mount);
+        format!("auth/{mount} {}", method.whom()).into()
+    }
+
     /// Logs in if there is no living token; all who ask meanwhile share one login.
     ///
     /// # Errors
@@ -258,7 +269,7 @@ impl Login {
 
     async fn log_in(&self, call: Call, whose: &str) -> Result<Lease, LoginError> {
         let log_in = |transport| auth::log_in(transport, self.settings.auth_namespace.clone(), call.clone());
-        let answer = answered(self.connection.call("login", log_in).await)?;
+        let answer = answered(self.connection.call("login", &self.lane(), log_in).await)?;
         answer.map_err(|error| {
             let auth = &self.settings.auth;
             let message = auth.refusal(self.connection.url(), &error, whose);
@@ -299,7 +310,9 @@ impl Login {
         ask: impl Fn(Arc<Transport>, Option<String>, Token) -> F,
     ) -> Result<T, CallError> {
         let ask = |transport| ask(transport, self.settings.auth_namespace.clone(), token.clone());
-        self.connection.call(operation, ask).await
+        self.connection
+            .call(operation, &Lane::from("auth/token"), ask)
+            .await
     }
 
     /// The token to retry with after a 403: a newer one that somebody else obtained meanwhile, or one of a new
@@ -411,7 +424,10 @@ impl Login {
 
     /// Does what [is due](Self::is_due), as one of the requests that the server is given at once.
     pub async fn keep(&self) {
-        let _permit = self.connection.permit().await;
+        let _place = self
+            .connection
+            .place(&Arc::from(KEEPER), &Lane::from("auth/token"))
+            .await;
         let due = self.state.lock().await.renewal_due();
         if due && let Err(error) = self.renew().await {
             tracing::debug!(?error, "token not renewed; it is tried again");

@@ -10,6 +10,8 @@ pub mod hold;
 mod judge;
 pub mod login;
 pub mod pace;
+pub mod permits;
+pub mod place;
 pub mod retries;
 pub mod scope;
 pub mod session;
@@ -353,7 +355,7 @@ impl Stores {
         let session = self
             .session(store, settings, Identity { referent })
             .map_err(|message| ReadError::Vault(VaultError::BadRequest(message)))?;
-        let answered = session.ask(path.clone(), question).await?;
+        let answered = session.ask(&Arc::from(namespace), path.clone(), question).await?;
         Ok(store
             .show(&settings.kv, namespace, &path, question, answered)
             .await)

@@ -66,6 +66,7 @@ mod tests {
 
     use super::*;
     use crate::store::connection::{CallError, Connection};
+    use crate::store::place::Asking;
     use crate::telemetry::metrics::Metrics;
     use crate::vault::error::VaultError;
     use crate::vault::transport::Server;
@@ -152,7 +153,7 @@ mod tests {
         };
         let error = server(health)
             .await
-            .call_with("read", retries, send)
+            .call_with("read", Asking::about(&"mount".into()), retries, send)
             .await
             .unwrap_err();
         (error, tries.load(Ordering::Relaxed), begun.elapsed())

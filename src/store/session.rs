@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::{CallError, Connection, Down};
 use super::hold::Hold;
 use super::login::{Login, LoginError, Pass, Refusal};
+use super::pace::Lane;
+use super::place::{Asking, Place};
 use super::retries::Retries;
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath, Told};
@@ -101,11 +103,16 @@ impl Session {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn ask(self: &Arc<Self>, path: SecretPath, question: Question) -> Result<Answered, ReadError> {
+    pub async fn ask(
+        self: &Arc<Self>,
+        who: &Arc<str>,
+        path: SecretPath,
+        question: Question,
+    ) -> Result<Answered, ReadError> {
         let (sender, receiver) = oneshot::channel();
         let key = ReadKey { path, question };
         if self.leasing().contains(&key) {
-            return self.alone(&key).await;
+            return self.alone(who, &key).await;
         }
         let first = {
             let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +121,7 @@ impl Session {
             first
         };
         if first {
-            tokio::spawn(self.clone().serve(key));
+            tokio::spawn(self.clone().serve(who.clone(), key));
         }
         // The sender is only dropped unused if serving panicked.
         receiver
@@ -125,21 +132,21 @@ impl Session {
     }
 
     /// Sends requests for one path until nobody waits for another one.
-    async fn serve(self: Arc<Self>, key: ReadKey) {
+    async fn serve(self: Arc<Self>, who: Arc<str>, key: ReadKey) {
         let guard = SlotGuard {
             session: &self,
             key: &key,
         };
         loop {
-            // The permit comes first: while it is awaited, more readers may join.
-            let permit = self.connection.permit().await;
+            // The place comes first: while it is awaited, more readers may join.
+            let place = self.connection.place(&who, &lane_of(&key)).await;
             let Some(waiting) = guard.take() else {
                 return;
             };
             let sent = Instant::now();
-            let answer = self.request(&key).await;
-            drop(permit);
-            self.hand_out(&key, waiting, answer);
+            let answer = self.request(&key, &place).await;
+            drop(place);
+            self.hand_out(&who, &key, waiting, answer);
             // Whoever asks for the same within this time shares the next request.
             sleep_until(sent + SPACING).await;
         }
@@ -150,7 +157,13 @@ impl Session {
     }
 
     /// A leased answer goes to one reader. The others, who could not know it, ask again, each for itself.
-    fn hand_out(self: &Arc<Self>, key: &ReadKey, waiting: Waiting, answer: Result<Answered, ReadError>) {
+    fn hand_out(
+        self: &Arc<Self>,
+        who: &Arc<str>,
+        key: &ReadKey,
+        waiting: Waiting,
+        answer: Result<Answered, ReadError>,
+    ) {
         if !matches!(&answer, Ok(answered) if answered.hold.is_some()) {
             for sender in waiting {
                 let _ = sender.send(answer.clone());
@@ -162,23 +175,27 @@ impl Session {
             match lease.take() {
                 // Who waits no more leaves it to the next.
                 Some(answer) => lease = sender.send(answer).err(),
-                None => drop(tokio::spawn(self.clone().ask_for(key.clone(), sender))),
+                None => drop(tokio::spawn(self.clone().ask_for(
+                    who.clone(),
+                    key.clone(),
+                    sender,
+                ))),
             }
         }
     }
 
-    async fn ask_for(self: Arc<Self>, key: ReadKey, sender: Sender) {
-        let _ = sender.send(self.alone(&key).await);
+    async fn ask_for(self: Arc<Self>, who: Arc<str>, key: ReadKey, sender: Sender) {
+        let _ = sender.send(self.alone(&who, &key).await);
     }
 
     /// A request that nobody shares.
-    async fn alone(&self, key: &ReadKey) -> Result<Answered, ReadError> {
-        let _permit = self.connection.permit().await;
-        self.request(key).await
+    async fn alone(&self, who: &Arc<str>, key: &ReadKey) -> Result<Answered, ReadError> {
+        let place = self.connection.place(who, &lane_of(key)).await;
+        self.request(key, &place).await
     }
 
-    async fn request(&self, key: &ReadKey) -> Result<Answered, ReadError> {
-        let (told, hold) = self.told(key).await?;
+    async fn request(&self, key: &ReadKey, place: &Place) -> Result<Answered, ReadError> {
+        let (told, hold) = self.told(key, place).await?;
         let answer = match told {
             Told::Found(json) => KvAnswer::Found(json),
             Told::NotFound => self.confirm_missing(&key.path).await?,
@@ -208,16 +225,16 @@ impl Session {
                     path.confirm_missing(reply, transport.namespace())
                 }
             };
-            self.connection.call("mount", ask).await?;
+            self.connection.call("mount", &Lane::from("sys"), ask).await?;
             mounts.insert(path.mount().into(), Instant::now());
         }
         Ok(KvAnswer::Missing)
     }
 
-    async fn told(&self, key: &ReadKey) -> Result<(Told, Option<Hold>), ReadError> {
+    async fn told(&self, key: &ReadKey, place: &Place) -> Result<(Told, Option<Hold>), ReadError> {
         let pass = self.login.token().await?;
         let serial = pass.serial;
-        let refused = match self.send(key, pass).await {
+        let refused = match self.send(key, place, pass).await {
             Err(CallError::Vault(refused @ VaultError::Denied { .. })) => refused,
             other => return other.map_err(ReadError::from),
         };
@@ -226,7 +243,7 @@ impl Session {
             return Err(self.denied(key).await);
         };
         let serial = pass.serial;
-        match self.send(key, pass).await {
+        match self.send(key, place, pass).await {
             Err(CallError::Vault(VaultError::Denied { .. })) => {
                 self.login.not_helped(serial).await;
                 Err(self.denied(key).await)
@@ -250,7 +267,12 @@ impl Session {
         ))
     }
 
-    async fn send(&self, key: &ReadKey, pass: Pass) -> Result<(Told, Option<Hold>), CallError> {
+    async fn send(
+        &self,
+        key: &ReadKey,
+        place: &Place,
+        pass: Pass,
+    ) -> Result<(Told, Option<Hold>), CallError> {
         let read_with = |transport: Arc<Transport>| {
             let (key, token) = (key.clone(), pass.token.clone());
             async move {
@@ -260,11 +282,22 @@ impl Session {
                 Ok((key.path.answer(key.question, reply)?, terms, sent))
             }
         };
-        let operation = key.question.operation();
-        let sending = self.connection.call_with(operation, self.retries, read_with);
+        let (operation, lane) = (key.question.operation(), lane_of(key));
+        let asking = Asking {
+            lane: &lane,
+            place: Some(place),
+        };
+        let sending = self
+            .connection
+            .call_with(operation, asking, self.retries, read_with);
         let (told, terms, sent) = sending.await?;
         Ok((told, terms.map(|terms| pass.lease(terms, sent))))
     }
+}
+
+/// A quota is about a mount.
+fn lane_of(key: &ReadKey) -> Lane {
+    key.path.mount().into()
 }
 
 /// Takes the readers of a slot, and removes the slot when serving ends, also by a panic.

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use keyferry_testbed::wait_for;
+use keyferry_testbed::{Echo, wait_for};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::flaps::Flaps;
-use crate::scene::{SOON, Scene, one, play};
+use crate::scene::{SOON, Scene, login, one, play};
 
 const LOGIN: &str = "auth/kubernetes/login";
 const RENEWAL: &str = "auth/token/renew-self";
@@ -85,7 +85,8 @@ fn a_quota_on_logins_turns_neither_the_store_nor_its_objects_red() {
         flaps.none(&scene)?;
         // An operator that starts meets it as well.
         scene.operator().kill()?;
-        sleep(Duration::from_secs(8)).await;
+        // Longer than the start of an operator takes on a loaded machine.
+        scene.quota(LOGIN, 1, "25s").await?;
         scene.waste_a_login().await;
         scene.vault.put("app/0", json!({"value": "third"})).await?;
         scene.start_operator(&[]).await?;
@@ -96,6 +97,57 @@ fn a_quota_on_logins_turns_neither_the_store_nor_its_objects_red() {
             "{refused} refusals of logins at start"
         );
         flaps.none(&scene)
+    });
+}
+
+#[test]
+fn a_quota_of_one_mount_keeps_no_reader_of_another_mount_waiting() {
+    play(async {
+        let mut scene = Scene::without_operator("quota-mount").await?;
+        let vault = scene.vault.clone();
+        let kv2 = json!({"type": "kv", "options": {"version": "2"}});
+        vault.api("POST", "sys/mounts/other", &kv2).await?;
+        let policy = format!(
+            "{}\npath \"other/*\" {{ capabilities = [\"read\"] }}",
+            keyferry_testbed::vault::POLICY
+        );
+        vault
+            .api("PUT", "sys/policies/acl/eso-reader", &json!({"policy": policy}))
+            .await?;
+        scene.store(vault.address()).await?;
+        let mut other = scene.store_manifest(vault.address(), &login());
+        other["metadata"]["name"] = json!(format!("{}-other", scene.class));
+        other["spec"]["provider"]["vault"]["path"] = json!("other");
+        scene.cluster.apply(&other.to_string()).await?;
+        let write = async |value: usize| {
+            let data = json!({"data": {"value": value.to_string()}});
+            vault.api("POST", "other/data/app", &data).await
+        };
+        write(0).await?;
+        scene.many("app", 40, "1s").await?;
+        scene.start_operator(&[]).await?;
+        let spec = json!({
+            "refreshInterval": "1h", "data": [one("value", "app", "value")],
+            "secretStoreRef": {"kind": "ClusterSecretStore", "name": format!("{}-other", scene.class)},
+        });
+        scene.external_secret("neighbour", spec).await?;
+        scene.wait_value("neighbour", "value", "0").await?;
+        // More wait for their turn than there are places.
+        scene.quota("secret/", 1, "20s").await?;
+        wait_for("limits", SOON, || async {
+            Ok((scene.limited("read").await? >= 3.0).then_some(()))
+        })
+        .await?;
+        let echo = Echo::start(scene.cluster).await?;
+        for round in 1..=3 {
+            write(round).await?;
+            let begun = Instant::now();
+            scene.force_sync("neighbour").await?;
+            scene.wait_value("neighbour", "value", &round.to_string()).await?;
+            let (took, allowed) = (begun.elapsed(), echo.allows(Duration::from_secs(2)));
+            ensure!(took < allowed, "round {round}: {took:?}, {allowed:?} allowed");
+        }
+        Ok(())
     });
 }
 

@@ -50,7 +50,8 @@ fn path(key: &str) -> SecretPath {
 
 /// The values that so many get who ask for a path at one time, and how many of them hold a lease.
 async fn ask_at_once(session: &Arc<Session>, key: &str, readers: usize) -> (BTreeSet<String>, usize) {
-    let asked = (0..readers).map(|_| session.ask(path(key), Question::Value(None)));
+    let who = Arc::from("n");
+    let asked = (0..readers).map(|_| session.ask(&who, path(key), Question::Value(None)));
     let mut values = BTreeSet::new();
     let mut leased = 0;
     for answered in join_all(asked).await {
@@ -92,8 +93,10 @@ async fn a_lease_whose_reader_went_away_is_the_next_ones() {
         path: path("creds/app"),
         question: Question::Value(None),
     };
-    let answer = session.request(&key).await;
-    session.hand_out(&key, vec![gone, next], answer);
+    let who = Arc::from("n");
+    let place = session.connection.place(&who, &lane_of(&key)).await;
+    let answer = session.request(&key, &place).await;
+    session.hand_out(&who, &key, vec![gone, next], answer);
     assert!(receiver.await.unwrap().unwrap().hold.is_some());
     assert_eq!(seen.lock().unwrap().len(), 2, "a login and a read");
 }
