@@ -105,6 +105,10 @@ pub struct RunArgs {
     /// Serve target.manifest: objects other than Secrets, which are neither encrypted nor guarded as secrets.
     #[arg(long, env = "KEYFERRY_UNSAFE_ALLOW_GENERIC_TARGETS", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub unsafe_allow_generic_targets: bool,
+    /// Refuse stores that send a ServiceAccount token without an audience, which the API server would take too, to the
+    /// server that they name.
+    #[arg(long, env = "KEYFERRY_REQUIRE_TOKEN_AUDIENCE", default_value_t = false, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub require_token_audience: bool,
     /// The operator's own ServiceAccount token, for stores whose Kubernetes auth names no other.
     #[arg(
         long,

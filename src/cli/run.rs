@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::RunArgs;
 use crate::controller::{self, Settings, Vital, leader::Times};
+use crate::store::Rules;
 use crate::target::fence::Fence;
 use crate::target::fenced;
 use crate::telemetry::metrics::Metrics;
@@ -126,9 +127,12 @@ fn settings(args: &RunArgs) -> Settings {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect(),
-        class: args.controller_class.clone(),
+        stores: Rules {
+            class: args.controller_class.clone(),
+            in_flight: args.vault_concurrency,
+            require_audience: args.require_token_audience,
+        },
         concurrent: args.concurrent,
-        vault_concurrency: args.vault_concurrency,
         cluster_stores: args.enable_cluster_store_reconciler,
         secret_stores: args.enable_secret_store_reconciler,
         store_requeue: args.store_requeue_interval,

@@ -400,6 +400,7 @@ pub(super) mod tests {
     use kube::client::Body;
 
     use super::*;
+    use crate::store::Rules;
     use crate::store::credentials::ClusterCredentials;
 
     /// A context whose API server answers everything with this status.
@@ -412,7 +413,7 @@ pub(super) mod tests {
         let client = Client::new(tower::service_fn(answer), "n");
         let metrics = Arc::new(Metrics::default());
         let credentials = Arc::new(ClusterCredentials::new(client.clone(), "token".into()));
-        let (stores, _) = Stores::new(String::new(), 1, credentials, metrics.clone());
+        let (stores, _) = Stores::new(Rules::default(), credentials, metrics.clone());
         Arc::new(Context::new(Parts {
             client,
             stores,

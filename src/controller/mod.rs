@@ -49,8 +49,8 @@ use tokio::time::{Instant, sleep, timeout};
 use self::context::{Context, Parts};
 use self::leader::{Candidate, Times};
 use self::queue::{Priority, Queue, Work};
-use crate::store::Stores;
 use crate::store::credentials::ClusterCredentials;
+use crate::store::{Rules, Stores};
 use crate::target::fence::Fence;
 use crate::telemetry::metrics::Metrics;
 use crate::template::Delims;
@@ -65,12 +65,10 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Namespaces to look after; empty means all.
     pub namespaces: Vec<String>,
-    /// Class of this operator.
-    pub class: String,
+    /// What holds for all stores.
+    pub stores: Rules,
     /// ExternalSecrets in work at once.
     pub concurrent: usize,
-    /// Requests under way at once per Vault server.
-    pub vault_concurrency: usize,
     /// Whether ClusterSecretStores are served.
     pub cluster_stores: bool,
     /// Whether SecretStores are served.
@@ -119,12 +117,7 @@ pub async fn run(
         client.clone(),
         settings.own_token.clone(),
     ));
-    let (stores, mut store_changes) = Stores::new(
-        settings.class.clone(),
-        settings.vault_concurrency,
-        credentials,
-        metrics.clone(),
-    );
+    let (stores, mut store_changes) = Stores::new(settings.stores.clone(), credentials, metrics.clone());
     let ctx = Arc::new(Context::new(Parts {
         client: client.clone(),
         stores: stores.clone(),

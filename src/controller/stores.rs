@@ -199,6 +199,7 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     } else if news {
         ctx.queue.wake(key);
     }
+    warn_of_exposure(ctx, key, &known);
     let told = write_status(ctx, key, &known, &ready).await;
     let pause = match verdict {
         _ if !told => UNTOLD_REQUEUE.min(known.requeue),
@@ -249,6 +250,18 @@ fn condition(ctx: &Context, key: &StoreKey, verdict: &Verdict) -> Ready {
         Verdict::Unproven(message) => Ready::no(Fault::Cluster.reason(), message.clone()),
         Verdict::NotReady { reason, message } => Ready::no(reason, message.clone()),
     }
+}
+
+/// Manifests that were written for ESO go on working: this is said, and not refused.
+fn warn_of_exposure(ctx: &Context, key: &StoreKey, known: &KnownStore) {
+    let Some(server) = ctx.stores.newly_exposed(key) else {
+        return;
+    };
+    let message = format!(
+        "tokens and secrets go to {server} in plain text, and it does not look like a Service of this cluster; use https"
+    );
+    ctx.recorder
+        .send(known.reference.clone(), true, "PlainHTTP", &message);
 }
 
 fn nobody(ctx: &Context, key: &StoreKey) -> Option<String> {

@@ -167,7 +167,7 @@ impl Stores {
         if let Some(connection) = connections.get(&server).and_then(Weak::upgrade) {
             return Ok(connection);
         }
-        let connection = Connection::new(server.clone(), self.in_flight, self.metrics.clone())?;
+        let connection = Connection::new(server.clone(), self.rules.in_flight, self.metrics.clone())?;
         connections.insert(server, Arc::downgrade(&connection));
         tokio::spawn(Connection::watch_over(Arc::downgrade(&connection)));
         let (stores, weak) = (Arc::downgrade(self), Arc::downgrade(&connection));

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
+pub mod exposure;
 pub mod fake;
 pub mod hold;
 mod judge;
@@ -20,7 +21,7 @@ pub mod tenants;
 pub mod trial;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::mpsc;
@@ -96,6 +97,8 @@ pub struct Store {
     key: StoreKey,
     source: Source,
     access: Access,
+    /// Whether it was told that what is sent to its server can be read on the way.
+    exposed: AtomicBool,
     live: Mutex<Live>,
 }
 
@@ -143,10 +146,20 @@ impl Entry {
     }
 }
 
+/// What an installation decides of its stores.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Class of this operator.
+    pub class: String,
+    /// Requests under way at once per server.
+    pub in_flight: usize,
+    /// Whether a ServiceAccount token must name an audience, so that no server can use it for the API server.
+    pub require_audience: bool,
+}
+
 /// All stores of a cluster.
 pub struct Stores {
-    class: String,
-    in_flight: usize,
+    rules: Rules,
     credentials: Arc<dyn Credentials>,
     metrics: Arc<Metrics>,
     entries: Mutex<HashMap<StoreKey, Entry>>,
@@ -161,16 +174,14 @@ impl Stores {
     /// validated again.
     #[must_use]
     pub fn new(
-        class: String,
-        in_flight: usize,
+        rules: Rules,
         credentials: Arc<dyn Credentials>,
         metrics: Arc<Metrics>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<StoreKey>) {
         let (changes, receiver) = mpsc::unbounded_channel();
         let (logins, mut login_changes) = mpsc::unbounded_channel::<LoginChanged>();
         let stores = Arc::new(Self {
-            class,
-            in_flight,
+            rules,
             credentials,
             metrics,
             entries: Mutex::default(),
@@ -226,9 +237,12 @@ impl Stores {
     }
 
     fn resolve(&self, key: &StoreKey, form: Form, spec: &SecretStoreSpec) -> Entry {
-        let source = match settings::resolve(key, spec, &self.class) {
+        let source = match settings::resolve(key, spec, &self.rules.class) {
             Ok(Served::OtherClass) => return Entry::OtherClass(form),
-            Ok(Served::Vault(settings)) => Source::Vault(Arc::new(*settings)),
+            Ok(Served::Vault(settings)) => match self.refused_exposure(&settings) {
+                Some(message) => return Entry::Invalid { form, message },
+                None => Source::Vault(Arc::new(*settings)),
+            },
             Ok(Served::Fake(_)) if form.allowed_paths.is_some() => {
                 let message =
                     format!("{ANNOTATION} is for stores of vault and openBao; remove it from this one");
@@ -247,11 +261,33 @@ impl Stores {
                     key: key.clone(),
                     source,
                     access,
+                    exposed: AtomicBool::new(false),
                     live: Mutex::default(),
                 }),
             },
             Err(message) => Entry::Invalid { form, message },
         }
+    }
+
+    fn refused_exposure(&self, settings: &Settings) -> Option<String> {
+        let required = self.rules.require_audience;
+        required
+            .then(|| exposure::token_without_audience(settings))
+            .flatten()
+    }
+
+    /// The server of a store to which everything is sent for all to read: once for each form of the store.
+    #[must_use]
+    pub fn newly_exposed(&self, key: &StoreKey) -> Option<String> {
+        let entries = self.entries();
+        let Entry::Served { store, .. } = entries.get(key)? else {
+            return None;
+        };
+        let Source::Vault(settings) = &store.source else {
+            return None;
+        };
+        (exposure::is_plain_and_outside(&settings.url) && !store.exposed.swap(true, Ordering::Relaxed))
+            .then(|| settings.url.clone())
     }
 
     /// Takes note that a store is gone; its tokens are revoked.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use keyferry_testbed::{Mode, Proxy};
+use keyferry_testbed::{Mode, Proxy, wait_for};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::scene::{Scene, one, play};
+use crate::scene::{SOON, Scene, login, one, play};
 
 const CANARY: &str = "c4n4ry-h0nk";
 
@@ -206,6 +206,53 @@ fn memory_does_not_follow_other_peoples_secrets() {
             grown < 5.0,
             "RSS grew by {grown:.1} MiB with 400 unrelated Secrets of 32 KiB"
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn where_audiences_are_required_a_token_for_the_api_server_goes_to_no_server() {
+    play(async {
+        let mut scene = Scene::without_operator("audience").await?;
+        let (vault, mark) = (scene.vault.clone(), scene.vault.audit_mark());
+        scene.store(vault.address()).await?;
+        scene.start_operator(&["--require-token-audience"]).await?;
+        let message = scene.wait_store("False", "InvalidProviderConfig").await?;
+        assert!(
+            message.contains("auth.kubernetes.serviceAccountRef.audiences"),
+            "{message}"
+        );
+        assert_eq!(vault.requests_since(mark)?.get("auth/kubernetes/login"), None);
+        let mut auth = login();
+        auth["kubernetes"]["serviceAccountRef"]["audiences"] = json!(["vault"]);
+        scene.store_with(vault.address(), &auth).await?;
+        scene.wait_store("True", "Valid").await.map(drop)
+    });
+}
+
+#[test]
+fn a_server_outside_of_the_cluster_without_tls_is_told_once() {
+    play(async {
+        let scene = Scene::new("plain-http").await?;
+        let mut store = scene.store_manifest("http://vault.outside.invalid:8200", &login());
+        let name = format!("{}-outside", scene.class);
+        store["metadata"]["name"] = json!(name);
+        scene.cluster.apply(&store.to_string()).await?;
+        let events = async |of: &str| {
+            let fields = format!("--field-selector=reason=PlainHTTP,involvedObject.name={of}");
+            let args = ["get", "events", "-A", &fields, "-o", "name"];
+            let names = scene.cluster.kubectl(&args, "").await?;
+            anyhow::Ok(names.lines().count())
+        };
+        wait_for("the event", SOON, || async {
+            Ok((events(&name).await? == 1).then_some(()))
+        })
+        .await?;
+        // Another check of the same store says nothing new, and nothing is said of what is safe.
+        scene
+            .wait_ready("clustersecretstore", &name, "False", "VaultDNSFailure")
+            .await?;
+        assert_eq!((events(&name).await?, events(&scene.class).await?), (1, 0));
         Ok(())
     });
 }

@@ -158,6 +158,9 @@ flag must not be given twice.
 {{- if .Values.genericTargets.enabled }}
 {{- $_ := set $flags "unsafe-allow-generic-targets" true }}
 {{- end }}
+{{- if .Values.vault.requireTokenAudience }}
+{{- $_ := set $flags "require-token-audience" true }}
+{{- end }}
 {{- /* A value emptied on purpose leaves the operator's own default. */}}
 {{- range $flag, $value := $flags }}
 {{- if has (toString $value) (list "" "0") }}

@@ -54,10 +54,17 @@ fn requested(scope: &Scope<'_>, field: &str, token: &VaultServiceAccountToken) -
         )));
     }
     let field = format!("{field}.serviceAccountRef");
+    let audiences = [account.audiences.clone(), further].concat();
+    // Without an audience it is good for the API server too: it lives no longer than it must.
+    let seconds = if audiences.is_empty() {
+        TOKEN_SECONDS
+    } else {
+        seconds
+    };
     Ok(JwtSource::ServiceAccount {
         namespace: scope.namespace(&field, account.namespace.as_deref())?,
         name: object_name(&field, &account.name)?,
-        audiences: [account.audiences.clone(), further].concat(),
+        audiences,
         seconds,
     })
 }
@@ -77,6 +84,10 @@ impl Method for Jwt {
 
     fn needs(&self) -> Vec<Need> {
         self.jwt.need().into_iter().collect()
+    }
+
+    fn service_account_token(&self) -> Option<(&JwtSource, &'static str)> {
+        Some((&self.jwt, "jwt.kubernetesServiceAccountToken.audiences"))
     }
 
     fn advice(&self) -> &'static str {

@@ -46,6 +46,10 @@ impl Method for Kubernetes {
         self.jwt.need().into_iter().collect()
     }
 
+    fn service_account_token(&self) -> Option<(&JwtSource, &'static str)> {
+        Some((&self.jwt, "kubernetes.serviceAccountRef.audiences"))
+    }
+
     fn advice(&self) -> &'static str {
         "check the role's bound_service_account_names and bound_service_account_namespaces, and that Vault may review \
          tokens"

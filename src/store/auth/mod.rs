@@ -25,7 +25,7 @@ use self::kubernetes::Kubernetes;
 use self::ldap::Ldap;
 use self::token::GivenToken;
 use self::user_pass::UserPass;
-use super::credentials::{CredentialError, Credentials, Identity};
+use super::credentials::{CredentialError, Credentials, Identity, JwtSource};
 use super::scope::{Invalid, Need, Scope};
 use super::settings::ClientCertificate;
 use crate::api::vault::VaultAuth;
@@ -70,6 +70,11 @@ pub trait Method: Send + Sync {
     /// who uses it, and even with the right one.
     fn locks_out(&self, _answer: &VaultError) -> bool {
         false
+    }
+
+    /// The ServiceAccount token that it sends, and the field below `auth` that names its audiences.
+    fn service_account_token(&self) -> Option<(&JwtSource, &'static str)> {
+        None
     }
 
     /// The client certificate that the connection must show.
