@@ -31,7 +31,7 @@ impl Stores {
         if entries.get(key).is_some_and(|entry| *entry.form() == form) {
             return Observed::Same;
         }
-        let entry = if settings::is_of_another(class, &self.class) {
+        let entry = if settings::is_of_another(class, &self.rules.class) {
             Entry::OtherClass(form)
         } else {
             Entry::Invalid { form, message }
