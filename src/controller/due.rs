@@ -209,6 +209,14 @@ pub fn of_lease(from: Timestamp, ends: Timestamp) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
+/// Until when an outage leaves Ready True that has kept a sync back since `overdue`. A credential whose lease has ended
+/// is known to be dead.
+#[must_use]
+pub fn grace_ends(overdue: Timestamp, grace: Duration, lease_ends: Option<Timestamp>) -> Timestamp {
+    let ends = overdue.checked_add(grace).unwrap_or(Timestamp::MAX);
+    lease_ends.map_or(ends, |lease| lease.min(ends))
+}
+
 /// Longest wait of an object that failed by its own fault.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Such an object may cost one part in so many of a processor.

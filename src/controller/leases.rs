@@ -197,7 +197,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use serde_json::json;
+
     use super::*;
+    use crate::controller::context::tests::context;
     use crate::store::hold::Tenure;
     use crate::vault::leased::Terms;
 
@@ -266,6 +269,31 @@ mod tests {
             leases.inherit(&key(), past, now);
             assert_eq!(leases.due(&key()), Some(now));
         }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_two_objects_write_is_said_to_live_until_the_first_of_their_leases_ends() {
+        let (ctx, now) = (context(200), Timestamp::now());
+        for name in ["app", "other"] {
+            let object = json!({
+                "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+                "metadata": {"namespace": "db", "name": name}, "spec": {"target": {"name": "shared"}},
+            });
+            ctx.index().apply(serde_json::from_value(object).unwrap());
+        }
+        let (target, tenure) = (ObjectKey::new("db", "shared"), Arc::<Tenure>::default());
+        let own = vec![hold(&tenure, None)];
+        let until = || ctx.leased_until(&key(), &target, &own);
+        assert_eq!(minutes(until(), now), 60);
+        // A restart finds both in the note.
+        ctx.inherit_leases(&target, now + HOUR / 4);
+        assert_eq!(minutes(until(), now), 15);
+        for writer in [key(), ObjectKey::new("db", "other")] {
+            assert_eq!(minutes(ctx.leases().due(&writer), now), 10);
+        }
+        assert_eq!(ctx.leased_until(&key(), &target, &[]), None);
+        ctx.forget(&ObjectKey::new("db", "other"));
+        assert_eq!(minutes(until(), now), 60);
     }
 
     #[test]

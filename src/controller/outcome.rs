@@ -208,12 +208,7 @@ async fn outage(
     let synced_before = object.status.as_ref().is_some_and(|s| s.refresh_time.is_some()) || {
         ctx.memory(key).last_success.is_some()
     };
-    let grace_ends = overdue.checked_add(ctx.outage_grace).unwrap_or(Timestamp::MAX);
-    // A credential whose lease has ended is known to be dead.
-    let grace_ends = ctx
-        .leases()
-        .ends(key)
-        .map_or(grace_ends, |ends| ends.min(grace_ends));
+    let grace_ends = due::grace_ends(overdue, ctx.outage_grace, ctx.leases().ends(key));
     if synced_before && was_ready(object) && now < grace_ends {
         if let Some(end) = down.quiet_until() {
             return Next::Parked(store, Some(instant_of(end.min(grace_ends))));

@@ -99,6 +99,20 @@ fn leased_values_are_read_anew_after_two_thirds_of_their_life_and_at_most_once_a
 }
 
 #[test]
+fn an_outage_leaves_ready_true_for_the_grace_and_no_longer_than_a_lease() {
+    let at = |time: &str| -> Timestamp { format!("2026-01-01T{time}:00Z").parse().unwrap() };
+    let ends = |lease: Option<Timestamp>| grace_ends(at("00:40"), HOUR / 6, lease);
+    for (lease, wanted) in [
+        (None, "00:50"),
+        (Some("00:45"), "00:45"),
+        (Some("01:00"), "00:50"),
+    ] {
+        assert_eq!(ends(lease.map(at)), at(wanted), "{lease:?}");
+    }
+    assert_eq!(grace_ends(at("00:40"), Duration::MAX, None), Timestamp::MAX);
+}
+
+#[test]
 fn leased_values_are_due_whatever_the_interval_the_policy_and_the_windows_say() {
     let windows = denied_until("4h");
     let lease_due: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
