@@ -120,6 +120,8 @@ pub struct Context {
     pub store_requeue: Duration,
     /// Whether all namespaces are looked after, and so known.
     pub whole_cluster: bool,
+    /// The operator's own namespace.
+    pub operator_namespace: String,
     index: Mutex<Index>,
     targets: Mutex<Targets>,
     leases: Mutex<Leases>,
@@ -178,6 +180,8 @@ pub struct Parts {
     pub store_requeue: Duration,
     /// See [`Context::whole_cluster`].
     pub whole_cluster: bool,
+    /// See [`Context::operator_namespace`].
+    pub operator_namespace: String,
 }
 
 /// So many ExternalSecrets per place may be under way, most of them waiting for Vault.
@@ -211,6 +215,7 @@ impl Context {
             kinds: Kinds::default(),
             store_requeue: parts.store_requeue,
             whole_cluster: parts.whole_cluster,
+            operator_namespace: parts.operator_namespace,
             index: Mutex::default(),
             targets: Mutex::default(),
             leases: Mutex::default(),
@@ -428,6 +433,7 @@ pub(super) mod tests {
             generic_targets: false,
             store_requeue: Duration::from_secs(300),
             whole_cluster: true,
+            operator_namespace: "security".into(),
         }))
     }
 }

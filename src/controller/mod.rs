@@ -129,6 +129,7 @@ pub async fn run(
         generic_targets: settings.generic_targets,
         store_requeue: settings.store_requeue,
         whole_cluster: settings.namespaces.is_empty(),
+        operator_namespace: settings.operator_namespace.clone(),
     }));
     // Every loop runs for ever: the first that ends, whatever the reason, ends the process, because a
     // pod that looks healthy and does nothing is the worst outcome.

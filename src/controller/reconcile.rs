@@ -17,6 +17,7 @@ use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
 use super::queue::Work;
+use super::references;
 use super::seals;
 use super::sharing;
 use super::status::{self, Ready, Synced};
@@ -32,6 +33,7 @@ use crate::target::apply;
 use crate::target::manifest;
 use crate::target::names;
 use crate::target::plan::Outcome;
+use crate::target::reserved;
 
 /// A sync that is overdue for longer than this comes before the statuses of others: after an outage values are fresh
 /// first, and told to be so then.
@@ -143,6 +145,7 @@ async fn reconcile(
         return Ok(Step::Next(Next::Nothing));
     }
     manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
+    reserved::by_name(object).map_err(|e| Failure::refused(e.to_string()))?;
     ctx.begin(key);
     let wish = Wish {
         plan: planned(ctx, key, object).await?,
@@ -161,6 +164,7 @@ async fn reconcile(
         }
     };
     check_template(ctx, key, object).await?;
+    references::refuse_credential(ctx, object).await?;
     let Some(stores) = open_stores(ctx, key, &wish.plan)? else {
         return Ok(Step::Next(Next::Nothing));
     };

@@ -13,9 +13,14 @@ use kube::{Client, Resource};
 use tokio::task::JoinHandle;
 
 use super::context::Context;
+use super::index::target_of;
+use super::outcome::Failure;
 use super::queue::Priority;
+use crate::api::external_secret::{CreationPolicy, ExternalSecret};
 use crate::api::store::StoreKey;
 use crate::store::scope::{Reference, ReferenceKind};
+use crate::target::apply::{self, ApplyError};
+use crate::target::reserved;
 
 /// Objects that are watched at once, a connection each. What is beyond is noticed at the next check of its store.
 const FOLLOWED_MAX: usize = 256;
@@ -101,6 +106,35 @@ async fn watch(ctx: Arc<Context>, reference: Reference) {
         }
     };
     follow_any(ctx.client.clone(), &reference, seen).await;
+}
+
+/// Refuses a target in the operator's own namespace that a store logs in with, before anything is read for it.
+///
+/// # Errors
+/// If no ExternalSecret made it.
+pub async fn refuse_credential(ctx: &Context, object: &ExternalSecret) -> Result<(), Failure> {
+    let target = target_of(object);
+    let written = object.spec.manifest().is_none() && object.spec.creation_policy() != CreationPolicy::None;
+    if !written || *target.namespace != *ctx.operator_namespace {
+        return Ok(());
+    }
+    let stores: Vec<StoreKey> = ctx.known_stores().keys().cloned().collect();
+    let wanted = Reference {
+        kind: ReferenceKind::Secret,
+        namespace: target.namespace.to_string(),
+        name: target.name.to_string(),
+    };
+    let mut stores = stores.iter();
+    let Some(store) = stores.find(|store| ctx.stores.references(store).contains(&wanted)) else {
+        return Ok(());
+    };
+    let existing = apply::get::<Secret>(&ctx.client, &target.namespace, &target.name).await?;
+    match existing {
+        Some(existing) => {
+            Ok(reserved::by_use(object, &existing, &store.to_string()).map_err(ApplyError::Target)?)
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a watch of one object shows: its resourceVersion, or that there is none.

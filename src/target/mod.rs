@@ -13,6 +13,7 @@ pub mod names;
 pub mod order;
 pub mod plan;
 mod request;
+pub mod reserved;
 mod stale;
 pub mod typed;
 pub mod undone;

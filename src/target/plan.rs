@@ -11,7 +11,7 @@ use kube::{Resource, ResourceExt as _};
 use super::hash::{DataHasher, Seal};
 use super::stale::Stale;
 use super::typed::{self, Misfit};
-use super::{kept, leased, names};
+use super::{kept, leased, names, reserved};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::secret::SecretBytes;
 use crate::sync::assemble::Assembled;
@@ -174,6 +174,17 @@ pub enum TargetError {
     /// Its data is not what its type asks for.
     #[error("could not update secret: Secret {0} has type {1}: {2}")]
     Misfit(String, String, Misfit),
+    /// It is the operator's own.
+    #[error(
+        "could not update secret: Secret {0} is the operator's own, and no target; choose another spec.target.name"
+    )]
+    Reserved(String),
+    /// A store needs it that another made.
+    #[error(
+        "could not update secret: Secret {0} is what {1} logs in with, and no ExternalSecret made it; choose another \
+         spec.target.name, or delete the Secret to have it made by this ExternalSecret"
+    )]
+    Credential(String, String),
     /// `deletionPolicy: Delete` on a Secret that is not ours.
     #[error(
         "could not delete secret: Secret {0} is not controlled by this ExternalSecret; delete it by hand, or set deletionPolicy: Retain"
@@ -191,6 +202,7 @@ pub fn plan(
     wanted: Wanted<'_>,
     hasher: &DataHasher,
 ) -> Result<Planned, TargetError> {
+    reserved::by_label(owner, existing)?;
     let policy = owner.spec.creation_policy();
     let nothing = |outcome, binding, manages| {
         Ok(Planned {
@@ -254,7 +266,7 @@ fn check_type(owner: &ExternalSecret, secret: &Secret) -> Result<(), TargetError
     typed::check(type_, data).map_err(|misfit| TargetError::Misfit(name_of(owner), type_.clone(), misfit))
 }
 
-fn name_of(owner: &ExternalSecret) -> String {
+pub(super) fn name_of(owner: &ExternalSecret) -> String {
     format!(
         "{}/{}",
         owner.namespace().unwrap_or_default(),
@@ -443,6 +455,7 @@ fn set_from_template(owner: &ExternalSecret, wanted: &mut Secret, new: bool) -> 
 #[must_use]
 pub fn sealed(owner: &ExternalSecret, existing: &Secret, hasher: &DataHasher) -> Option<Secret> {
     let was = hasher.seal(existing);
+    reserved::by_label(owner, Some(existing)).ok()?;
     if was == Seal::Broken || refuse_foreign(owner, existing).is_err() {
         return None;
     }

@@ -263,3 +263,86 @@ async fn force_synced(scene: &Scene) -> Result<()> {
     })
     .await
 }
+
+#[test]
+fn neither_the_key_nor_what_a_store_logs_in_with_is_a_target_in_the_operators_namespace() {
+    play(async {
+        let mut scene = scene("key-target").await?;
+        let token = scene.vault.root_token();
+        scene
+            .write_secret(&scene.namespace, "token", json!({"token": token}))
+            .await?;
+        scene
+            .further_store(
+                "token",
+                &json!({"tokenSecretRef": {
+                    "name": "token", "namespace": scene.namespace, "key": "token",
+                }}),
+            )
+            .await?;
+        scene
+            .write_secret(&scene.namespace, "mine", json!({"kept": "yes"}))
+            .await?;
+        let args = [
+            "label",
+            "secret",
+            "mine",
+            "keyferry.dev/reserved=true",
+            "-n",
+            &scene.namespace,
+        ];
+        scene.cluster.kubectl(&args, "").await?;
+        let further = format!("{}-token", scene.class);
+        scene
+            .wait_ready("clustersecretstore", &further, "True", "")
+            .await?;
+        let own = key(&scene).await?;
+        let secret = async |name: &str| scene.get("secret", name).await;
+        let before = [secret("token").await?, secret("mine").await?];
+        for policy in ["Owner", "Orphan", "Merge", "CreateOrMerge"] {
+            for (target, words) in [
+                (KEY, "is the operator's own"),
+                ("mine", "is the operator's own"),
+                ("token", "logs in with"),
+            ] {
+                let name = format!("{}-{target}", policy.to_lowercase());
+                let spec = json!({
+                    "target": {"name": target, "creationPolicy": policy, "immutable": policy == "Owner"},
+                    "data": [one("token", "app", "user"), one("key", "app", "user")],
+                });
+                scene.external_secret(&name, spec).await?;
+                scene.wait_ready("externalsecret", &name, "False", words).await?;
+            }
+        }
+        ensure!(
+            [secret("token").await?, secret("mine").await?] == before,
+            "it was written"
+        );
+        ensure!(key(&scene).await? == own, "the key was written");
+        // Also where there is no key yet, and nobody who would write it again.
+        scene.operator = None;
+        delete_key(&scene).await?;
+        start(&mut scene).await?;
+        let made = key(&scene).await?;
+        ensure!(
+            made["metadata"]["labels"]["keyferry.dev/reserved"] == "true",
+            "{made}"
+        );
+        ensure!(made["metadata"].get("ownerReferences").is_none(), "it is owned");
+        // One store's ExternalSecret may make what another logs in with, and renew it.
+        scene
+            .further_store(
+                "born",
+                &json!({"tokenSecretRef": {
+                    "name": "born", "namespace": scene.namespace, "key": "token",
+                }}),
+            )
+            .await?;
+        let spec = json!({"refreshInterval": "1h", "data": [one("token", "app", "user")]});
+        scene.external_secret("born", spec).await?;
+        scene.wait_value("born", "token", "admin").await?;
+        scene.vault.patch("app", json!({"user": "renewed"})).await?;
+        scene.force_sync("born").await?;
+        scene.wait_value("born", "token", "renewed").await
+    });
+}
