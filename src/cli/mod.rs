@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::api::duration::GoDuration;
+use crate::controller::brake::Setting;
 use crate::telemetry::logs::LogFormat;
 
 /// Ferries secrets from Vault or OpenBao into native Kubernetes Secrets.
@@ -96,6 +97,10 @@ pub struct RunArgs {
     /// How long an ExternalSecret stays Ready when an outage keeps a due refresh back.
     #[arg(long, env = "KEYFERRY_OUTAGE_GRACE", default_value = "10m", value_parser = duration)]
     pub outage_grace: Duration,
+    /// How many targets deletionPolicy Delete may delete within 5 minutes: a share of a store's, and a count that may go
+    /// whatever the share is; or off.
+    #[arg(long, env = "KEYFERRY_DELETION_BRAKE", default_value = "25%,10")]
+    pub deletion_brake: Setting,
     /// What begins an action in a template.
     #[arg(long, env = "KEYFERRY_TEMPLATE_LEFT_DELIMITER", default_value = "{{", value_parser = delimiter)]
     pub template_left_delimiter: String,
@@ -187,6 +192,7 @@ mod tests {
         for bad in [
             "--outage-grace=soon",
             "--outage-grace=0s",
+            "--deletion-brake=25",
             "--metrics-addr=8080",
             "--concurrent=0",
             "--template-left-delimiter=",

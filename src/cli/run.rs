@@ -137,6 +137,7 @@ fn settings(args: &RunArgs) -> Settings {
         secret_stores: args.enable_secret_store_reconciler,
         store_requeue: args.store_requeue_interval,
         outage_grace: args.outage_grace,
+        deletion_brake: args.deletion_brake,
         delims: Delims {
             left: args.template_left_delimiter.clone(),
             right: args.template_right_delimiter.clone(),

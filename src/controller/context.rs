@@ -10,6 +10,7 @@ use kube::{Client, Resource};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::brake::{self, Brake};
 use super::budget::Budget;
 use super::computing::Computing;
 use super::contest::Contest;
@@ -110,6 +111,8 @@ pub struct Context {
     pub delims: Delims,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// What keeps too many targets from being deleted.
+    pub brake: Brake,
     /// How long Ready stays True when a due sync is kept back by an outage.
     pub outage_grace: Duration,
     /// Whether `target.manifest` is served.
@@ -174,6 +177,8 @@ pub struct Parts {
     pub delims: Delims,
     /// See [`Context::outage_grace`].
     pub outage_grace: Duration,
+    /// When deletions are held.
+    pub deletion_brake: brake::Setting,
     /// See [`Context::generic_targets`].
     pub generic_targets: bool,
     /// See [`Context::store_requeue`].
@@ -211,6 +216,7 @@ impl Context {
             computing: Computing::default(),
             metrics: parts.metrics,
             outage_grace: parts.outage_grace,
+            brake: Brake::new(parts.deletion_brake),
             generic_targets: parts.generic_targets,
             kinds: Kinds::default(),
             store_requeue: parts.store_requeue,
@@ -315,6 +321,7 @@ impl Context {
         locked(&self.memory).remove(key);
         self.leases().forget(key);
         self.template_sources.forget(key);
+        brake::forget(self, key);
         self.queue.forget(key);
         self.metrics.objects().forget(&key.namespace, &key.name);
     }
@@ -334,6 +341,7 @@ impl Context {
             ("references", self.references.entries()),
             ("template_sources", self.template_sources.entries()),
             ("computing", self.computing.entries()),
+            ("brake", self.brake.entries()),
             ("queue", self.queue.entries()),
             ("store_queue", self.store_queue.entries()),
         ];
@@ -430,6 +438,7 @@ pub(super) mod tests {
                 right: String::new(),
             },
             outage_grace: Duration::from_secs(600),
+            deletion_brake: brake::Setting::Off,
             generic_targets: false,
             store_requeue: Duration::from_secs(300),
             whole_cluster: true,

@@ -231,5 +231,16 @@ pub fn backoff(failures: u32, cost: Duration) -> Duration {
     base.mul_f64(rand::random_range(0.8..1.0))
 }
 
+/// One whose target the deletion brake keeps is looked at again at each refresh, and at least this often: its values
+/// may have been put back.
+const HELD_MAX: Duration = Duration::from_secs(600);
+
+/// Wait before the next look at such an object, jittered.
+#[must_use]
+pub fn while_held(interval: Option<Duration>) -> Duration {
+    let wait = interval.unwrap_or(HELD_MAX).clamp(SHORTEST_REFRESH, HELD_MAX);
+    wait.mul_f64(rand::random_range(0.8..1.0))
+}
+
 #[cfg(test)]
 mod tests;

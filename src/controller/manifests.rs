@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kube::core::DynamicObject;
 
+use super::brake;
 use super::context::{Context, reference};
 use super::outcome::Failure;
 use super::status::READY;
@@ -56,8 +57,9 @@ pub async fn write(
     content: Wanted<'_>,
     target: (&ManifestReference, Looked<DynamicObject>),
 ) -> Result<Applied, Failure> {
-    let manifest = target.0;
-    let done = manifest_apply::apply(&ctx.client, &ctx.fence, &ctx.kinds, object, content, target)
+    let (manifest, client) = (target.0, &ctx.client);
+    let may_go = || brake::ask(ctx, object);
+    let done = manifest_apply::apply(client, &ctx.fence, &ctx.kinds, object, content, target, &may_go)
         .await
         .map_err(failure)?;
     let (reason, verb) = match done.wrote {

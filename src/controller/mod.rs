@@ -1,6 +1,7 @@
 //! The loops: watches in, work out. No rule of the other rooms is made here.
 
 pub mod aside;
+pub mod brake;
 pub mod budget;
 pub mod computing;
 pub mod contest;
@@ -77,6 +78,8 @@ pub struct Settings {
     pub store_requeue: Duration,
     /// How long Ready stays True when a due sync is kept back by an outage.
     pub outage_grace: Duration,
+    /// When deletions are held.
+    pub deletion_brake: brake::Setting,
     /// Delimiters of templates.
     pub delims: Delims,
     /// Whether `target.manifest` is served.
@@ -126,6 +129,7 @@ pub async fn run(
         places: settings.concurrent,
         delims: settings.delims.clone(),
         outage_grace: settings.outage_grace,
+        deletion_brake: settings.deletion_brake,
         generic_targets: settings.generic_targets,
         store_requeue: settings.store_requeue,
         whole_cluster: settings.namespaces.is_empty(),

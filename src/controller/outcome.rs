@@ -9,13 +9,15 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::brake;
 use super::context::{Context, instant_of, reference};
 use super::due;
 use super::guarded::Malformed;
 use super::index::{Change, ObjectKey, target_of};
 use super::queue::Priority;
 use super::reconcile::{Next, version_of};
-use super::status::{self, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR, Synced};
+use super::status::{self, DELETION_HELD, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR, Synced};
+use crate::api::duration::GoDuration;
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::StoreKey;
 use crate::store::connection::Down;
@@ -57,6 +59,8 @@ pub enum Failure {
         /// What is wrong, and since when.
         down: Down,
     },
+    /// The target would have to go, and the deletion brake keeps it.
+    Held(String),
     /// The API server did not do what was asked; nothing is known to be wrong with the object.
     Api(String),
     /// Somebody else wrote the target since the values were read: they are read again.
@@ -130,6 +134,7 @@ impl From<ApplyError> for Failure {
             ApplyError::Target(error @ TargetError::Misfit(..)) => Self::Own(error.to_string()),
             ApplyError::Target(error) => Self::Target(error.to_string()),
             ApplyError::Manifest(error) => Self::Target(error.to_string()),
+            ApplyError::Held(message) => Self::Held(message),
             ApplyError::NotLeading => Self::NotLeading,
             ApplyError::Refused(message) => Self::Own(format!("could not update secret: {message}")),
             ApplyError::Unreachable(message) => Self::Api(message),
@@ -156,12 +161,22 @@ pub async fn fail(
             Next::Parked(store, None)
         }
         Failure::Refused(message) => {
-            say(ctx, key, object, &Ready::no(SYNC_ERROR, message)).await;
+            let reason = match error_reason(object) {
+                DELETION_HELD => DELETION_HELD,
+                _ => SYNC_ERROR,
+            };
+            say(ctx, key, object, &Ready::no(reason, message)).await;
             Next::Nothing
         }
         Failure::Target(message) => {
             say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
             Next::At(Instant::now() + CALM)
+        }
+        Failure::Held(message) => {
+            say(ctx, key, object, &Ready::no(DELETION_HELD, message)).await;
+            let interval = object.spec.refresh_interval().ok();
+            let interval = interval.and_then(GoDuration::as_std);
+            Next::At(Instant::now() + due::while_held(interval))
         }
         Failure::Own(message) => {
             say(ctx, key, object, &Ready::no(error_reason(object), message)).await;
@@ -258,8 +273,10 @@ pub fn said(object: &ExternalSecret, outcome: Outcome) -> (&'static str, &'stati
     }
 }
 
-fn error_reason(object: &ExternalSecret) -> &'static str {
+/// What is kept says so until it is synced or goes, whatever fails meanwhile: a restart knows it by this.
+pub(super) fn error_reason(object: &ExternalSecret) -> &'static str {
     match object.spec.manifest() {
+        _ if brake::is_held(object) => DELETION_HELD,
         Some(_) => RESOURCE_SYNC_ERROR,
         None => SYNC_ERROR,
     }
@@ -388,8 +405,11 @@ fn tell(ctx: &Context, key: &ObjectKey, object: &ExternalSecret, ready: &Ready) 
             message = ready.message,
             "ExternalSecret is not ready"
         );
-        ctx.recorder
-            .send(reference(object), true, "UpdateFailed", &ready.message);
+        let reason = match &*ready.reason {
+            DELETION_HELD => DELETION_HELD,
+            _ => "UpdateFailed",
+        };
+        ctx.recorder.send(reference(object), true, reason, &ready.message);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::aside;
+use super::brake;
 use super::computing::{check_template, planned};
 use super::context::{Context, Memory, Place, instant_of};
 use super::due::{self, Circumstances, Need};
@@ -290,6 +291,7 @@ async fn carry_out(
         });
     }
     let ran = sync.run(ctx, &mut place).await?;
+    brake::free(ctx, sync.key);
     aside::took_back(ctx, sync.key, sync.object, &ran, sync.repair);
     sharing::compare(ctx, sync.key, sync.object, &ran);
     ctx.remember(sync.key, |memory| memory.succeeded(asked));

@@ -15,6 +15,8 @@ pub const READY: &str = "Ready";
 pub const SYNC_ERROR: &str = "SecretSyncedError";
 /// The same of one with a generic target.
 pub const RESOURCE_SYNC_ERROR: &str = "ResourceSyncedError";
+/// Reason of one whose target the deletion brake keeps.
+pub const DELETION_HELD: &str = "DeletionHeld";
 /// A refresh that changed nothing writes `refreshTime` at most this often (promise 5).
 pub const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Longest message, in characters; the API server takes 32 KiB. Messages name fields, which a tenant may make as long

@@ -10,6 +10,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::brake;
 use super::context::{Context, instant_of, reference};
 use super::guarded::{Guarded, Malformed};
 use super::queue::{Priority, Work};
@@ -41,6 +42,8 @@ pub struct KnownStore {
     pub reference: ObjectReference,
     /// Its own interval between checks.
     pub requeue: Duration,
+    /// Its annotation [`brake::ANNOTATION`].
+    pub release: Option<String>,
 }
 
 /// Takes note of a SecretStore.
@@ -89,20 +92,24 @@ fn seen<K: Resource<DynamicType = ()>>(
         Ok((spec, status)) => (spec.refresh_interval(ctx.store_requeue).ok(), status.clone()),
         Err(malformed) => (None, Some(told(malformed))),
     };
+    let annotation = |name: &str| meta.annotations.as_ref()?.get(name).cloned();
+    let release = annotation(brake::ANNOTATION);
     let known = KnownStore {
         status: status.unwrap_or_default(),
         reference: reference(object),
         requeue: requeue.unwrap_or(ctx.store_requeue),
+        release: release.clone(),
     };
-    ctx.known_stores().insert(key.clone(), known);
+    let before = ctx.known_stores().insert(key.clone(), known);
+    if release.is_some() && before.is_some_and(|before| before.release != release) {
+        for held in ctx.brake.held(&key) {
+            ctx.queue.push(&held, Priority::Urgent);
+        }
+    }
     let form = Form {
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
-        allowed_paths: meta
-            .annotations
-            .as_ref()
-            .and_then(|all| all.get(ANNOTATION))
-            .cloned(),
+        allowed_paths: annotation(ANNOTATION),
         readable: parts.is_ok(),
     };
     let observed = match parts {
@@ -384,6 +391,7 @@ mod tests {
             status: StoreStatus::default(),
             reference: ObjectReference::default(),
             requeue: Duration::from_secs(300),
+            release: None,
         };
         let told = async |known: &KnownStore, status: u16, leads: bool| {
             let ctx = context(status);

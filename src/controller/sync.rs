@@ -8,6 +8,7 @@ use kube::ResourceExt as _;
 use kube::core::DynamicObject;
 use tokio::time::Instant;
 
+use super::brake;
 use super::context::{Context, Place, reference};
 use super::fetch::{self, read_all};
 use super::gates;
@@ -295,7 +296,8 @@ async fn write_secret(
     since: Instant,
 ) -> Result<Applied, Failure> {
     let hasher = ctx.hasher().ok_or(Failure::NotLeading)?;
-    let applied = apply::apply(&ctx.client, &ctx.fence, &hasher, object, wanted, looked)
+    let may_go = || brake::ask(ctx, object);
+    let applied = apply::apply(&ctx.client, &ctx.fence, &hasher, object, wanted, looked, &may_go)
         .await
         .map_err(Failure::from)?;
     remember_target(ctx, &target_of(object), &applied, since);

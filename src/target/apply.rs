@@ -43,10 +43,16 @@ pub enum ApplyError {
     /// Somebody else wrote the object since the values were read: they have to be read again.
     #[error("{0} was changed by somebody else while it was to be written")]
     Overtaken(String),
+    /// It would have to go, and is kept; the text says why.
+    #[error("{0}")]
+    Held(String),
     /// This replica may not write any more.
     #[error("this replica does not lead")]
     NotLeading,
 }
+
+/// Asked right before a target is deleted by its policy: whether it may go.
+pub type MayGo<'a> = &'a (dyn Fn() -> Result<(), ApplyError> + Sync);
 
 /// What was done. No `Debug`: the Secret's own shows its data.
 #[derive(Clone)]
@@ -115,6 +121,7 @@ pub async fn apply(
     object: &ExternalSecret,
     wanted: Wanted<'_>,
     mut looked: Looked<Secret>,
+    may_go: MayGo<'_>,
 ) -> Result<Applied, ApplyError> {
     let namespace = object.namespace().unwrap_or_default();
     let name = object.target_name();
@@ -168,6 +175,7 @@ pub async fn apply(
                 uid,
                 resource_version,
             } => {
+                may_go()?;
                 delete(client, fence, &namespace, &name, &uid, &resource_version).await?;
                 return Ok(applied(None, true, false, true));
             }

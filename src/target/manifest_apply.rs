@@ -11,7 +11,7 @@ use kube::error::DiscoveryError;
 use kube::{Api, Client, ResourceExt as _};
 use tokio::time::Instant;
 
-use super::apply::{ApplyError, may_write};
+use super::apply::{ApplyError, MayGo, may_write};
 use super::fence::Fence;
 use super::manifest::{self, Action, ManifestError};
 use super::names;
@@ -128,6 +128,7 @@ pub async fn apply(
     owner: &ExternalSecret,
     content: Wanted<'_>,
     (manifest, mut looked): (&ManifestReference, Looked<DynamicObject>),
+    may_go: MayGo<'_>,
 ) -> Result<Done, ApplyError> {
     let api = api(client, kinds, owner, manifest).await?;
     let (name, about) = (owner.target_name(), about(manifest));
@@ -174,6 +175,7 @@ pub async fn apply(
                 uid,
                 resource_version,
             } => {
+                may_go()?;
                 let params = DeleteParams {
                     preconditions: Some(Preconditions {
                         uid: Some(uid),

@@ -68,6 +68,7 @@ pub struct Metrics {
     parked: Gauge,
     wakeups: Counter,
     panics: Counter,
+    deletions_held: Gauge,
     leader: Gauge,
     entries: Family<HolderLabels, Gauge>,
     tasks: Gauge,
@@ -93,6 +94,7 @@ impl Default for Metrics {
             parked: Gauge::default(),
             wakeups: Counter::default(),
             panics: Counter::default(),
+            deletions_held: Gauge::default(),
             leader: Gauge::default(),
             entries: Family::default(),
             tasks: Gauge::default(),
@@ -152,6 +154,11 @@ impl Metrics {
             "keyferry_panics",
             "Panics that were caught while handling one object",
             self.panics.clone(),
+        );
+        r.register(
+            "keyferry_deletions_held",
+            "ExternalSecrets whose target the deletion brake keeps",
+            self.deletions_held.clone(),
         );
         r.register(
             "keyferry_leader",
@@ -255,6 +262,11 @@ impl Metrics {
     /// Counts one panic that was caught.
     pub fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// Shows how many targets the deletion brake keeps.
+    pub fn deletions_held(&self, count: usize) {
+        self.deletions_held.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Shows how many entries something keeps.

@@ -187,3 +187,28 @@ fn a_network_policy_that_would_allow_everything_or_nothing_useful_is_refused_wit
         Ok(())
     });
 }
+
+#[test]
+fn the_deletion_brake_is_switched_off_in_either_way_that_yaml_reads_off() {
+    play(async {
+        let cluster = cluster().await?;
+        for (value, flag) in [
+            (&[][..], "--deletion-brake=25%,10"),
+            (
+                &["--set-json", r#"deletionBrake="5%,3""#],
+                "--deletion-brake=5%,3",
+            ),
+            (&["--set", "deletionBrake=off"], "--deletion-brake=off"),
+            (&["--set", "deletionBrake=false"], "--deletion-brake=off"),
+        ] {
+            let rendered = render(cluster, "deployment.yaml", value).await?;
+            let args = rendered[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+            ensure!(args.contains(&format!("\"{flag}\"")), "{value:?}: {args}");
+        }
+        for value in ["deletionBrake=true", "deletionBrake=on", "deletionBrake=25%"] {
+            let refused = render(cluster, "deployment.yaml", &["--set", value]).await;
+            ensure!(refused.is_err(), "{value} was taken");
+        }
+        Ok(())
+    });
+}

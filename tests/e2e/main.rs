@@ -11,6 +11,7 @@ mod chart;
 mod closed;
 mod cluster;
 mod crowds;
+mod deletions;
 mod deputies;
 mod examples;
 mod failures;

@@ -127,6 +127,7 @@ flag must not be given twice.
 {{- define "keyferry.args" -}}
 {{- $flags := dict
   "concurrent" (int .Values.concurrent)
+  "deletion-brake" (.Values.deletionBrake | default "off")
   "enable-leader-election" .Values.leaderElect
   "live-addr" (printf "%s:%s" .Values.livenessProbe.spec.address (include "keyferry.livePort" .))
   "log-format" .Values.log.format

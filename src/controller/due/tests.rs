@@ -399,3 +399,17 @@ fn failures_that_cost_much_are_not_tried_again_soon() {
     assert!(backoff(1, Duration::from_secs(5)) >= Duration::from_secs(200));
     assert!(backoff(1, Duration::MAX) <= BACKOFF_MAX);
 }
+
+#[test]
+fn what_is_kept_is_looked_at_each_refresh_and_every_ten_minutes_at_least() {
+    let seconds = Duration::from_secs;
+    for (interval, longest) in [
+        (None, seconds(600)),
+        (Some(HOUR), seconds(600)),
+        (Some(seconds(60)), seconds(60)),
+        (Some(Duration::from_nanos(1)), seconds(1)),
+    ] {
+        let wait = while_held(interval);
+        assert!(wait >= longest / 2 && wait <= longest, "{interval:?}: {wait:?}");
+    }
+}
