@@ -18,6 +18,7 @@ pub mod leader;
 pub mod leases;
 pub mod manifests;
 pub mod outcome;
+pub mod pages;
 pub mod queue;
 pub mod reconcile;
 pub mod references;
