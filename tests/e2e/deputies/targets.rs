@@ -1,11 +1,12 @@
 //! What an ExternalSecret of the tenant's own may not write.
 
 use anyhow::{Context as _, ensure};
+use keyferry_testbed::wait_for;
 use serde_json::{Value, json};
 
 use super::{FOREIGN, ensure_none_strayed};
 use crate::manifest;
-use crate::scene::{Scene, one, play};
+use crate::scene::{SOON, Scene, one, play};
 
 /// Secrets of others in the tenant's own namespace, which it may not have us write: name, manifest, what is said.
 fn secrets_of_others(namespace: &str, owner_uid: &str) -> Vec<(&'static str, Value, &'static str)> {
@@ -64,6 +65,13 @@ fn secrets_that_are_not_the_tenants_to_write_stay_as_they_are() {
         let rows = secrets_of_others(&scene.namespace, uid);
         for (name, manifest, why) in &rows {
             scene.cluster.apply(&manifest.to_string()).await?;
+            if *name == "token" {
+                // Kubernetes fills it in a moment later.
+                wait_for("the token", SOON, || async {
+                    Ok(scene.value("token", "token").await?.map(drop))
+                })
+                .await?;
+            }
             let before = scene.get("secret", name).await?;
             let spec = |policy: &str| json!({"target": {"name": name, "creationPolicy": policy}, "data": [one("value", "app", "value")]});
             let policies: &[&str] = match *name {
