@@ -23,6 +23,7 @@ use super::references::References;
 use super::stores::KnownStore;
 use super::targets::Targets;
 use super::templates::TemplateSources;
+use super::travels::Travels;
 use super::turns::Turns;
 use crate::api::store::StoreKey;
 use crate::store::Stores;
@@ -103,6 +104,8 @@ pub struct Context {
     pub turns: Turns,
     /// Statuses that say only that a value could not be confirmed.
     pub unconfirmed: Budget,
+    /// When the API server went back in time.
+    pub travels: Travels,
     /// Watches of what stores depend on.
     pub references: References,
     /// Watches of objects that hold templates.
@@ -210,6 +213,7 @@ impl Context {
             places: Arc::new(Semaphore::new(parts.places)),
             store_queue: Queue::new(16),
             fence: parts.fence,
+            travels: Travels::default(),
             references: References::default(),
             template_sources: TemplateSources::default(),
             delims: parts.delims,
@@ -313,6 +317,13 @@ impl Context {
         let cost = u32::try_from(cost.as_millis()).unwrap_or(u32::MAX);
         if let Some(memory) = locked(&self.memory).get_mut(key) {
             memory.cost = memory.cost.saturating_add(cost);
+        }
+    }
+
+    /// Forgets what is of another past than that of the API server.
+    pub fn doubt(&self) {
+        for memory in locked(&self.memory).values_mut() {
+            (memory.last_success, memory.malformed) = (None, None);
         }
     }
 
@@ -423,7 +434,11 @@ pub(super) mod tests {
             let body = format!("{{\"code\": {status}}}");
             Ok::<_, Infallible>(response.body(Body::from(body.into_bytes())).unwrap())
         };
-        let client = Client::new(tower::service_fn(answer), "n");
+        context_of(Client::new(tower::service_fn(answer), "n"))
+    }
+
+    /// A context of this API server.
+    pub fn context_of(client: Client) -> Arc<Context> {
         let metrics = Arc::new(Metrics::default());
         let credentials = Arc::new(ClusterCredentials::new(client.clone(), "token".into()));
         let (stores, _) = Stores::new(Rules::default(), credentials, metrics.clone());

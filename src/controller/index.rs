@@ -57,14 +57,27 @@ impl Index {
     /// Takes an object in, unless a newer wish of it is known: the answer to a write shows what the watch has yet to
     /// bring, and it brings what was in between first. A wish that is outdated must not be served again.
     /// `managedFields` are dropped: they are a third of its size and never read.
-    pub fn apply(&mut self, mut object: ExternalSecret) -> (ObjectKey, Change) {
+    pub fn apply(&mut self, object: ExternalSecret) -> (ObjectKey, Change) {
+        self.take(object, false)
+    }
+
+    /// Takes an object in whatever is known of it: the API server went back in time.
+    pub fn believe(&mut self, object: ExternalSecret) -> (ObjectKey, Change) {
+        self.take(object, true)
+    }
+
+    fn take(&mut self, mut object: ExternalSecret, believed: bool) -> (ObjectKey, Change) {
         object.metadata.managed_fields = None;
         shrink(&mut object);
         let key = ObjectKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
         let (key, change) = match self.objects.get_key_value(&key) {
-            Some((key, old)) if is_outdated(old, &object) => return (key.clone(), Change::OwnDoing),
+            Some((key, old)) if !believed && is_outdated(old, &object) => {
+                return (key.clone(), Change::OwnDoing);
+            }
             // The key that all maps hold already.
-            Some((key, old)) if same_wish(old, &object) => (key.clone(), Change::OwnDoing),
+            Some((key, old)) if same_wish(old, &object) && (!believed || old.spec == object.spec) => {
+                (key.clone(), Change::OwnDoing)
+            }
             Some((key, _)) => (key.clone(), Change::Wanted),
             None => (key, Change::Wanted),
         };
@@ -135,6 +148,17 @@ impl Index {
             .collect()
     }
 
+    /// All keys in this namespace, or in all, and the resourceVersion of each.
+    #[must_use]
+    pub fn versions(&self, namespace: Option<&str>) -> Vec<(ObjectKey, u128)> {
+        let version = |object: &ExternalSecret| number(object.metadata.resource_version.as_deref());
+        let objects = self.objects.iter();
+        objects
+            .filter(|(key, _)| namespace.is_none_or(|ns| *key.namespace == *ns))
+            .map(|(key, object)| (key.clone(), version(object).unwrap_or_default()))
+            .collect()
+    }
+
     /// Who uses this store.
     #[must_use]
     pub fn users_of(&self, store: &StoreKey) -> Vec<ObjectKey> {
@@ -162,10 +186,15 @@ impl Index {
 /// newer than nothing.
 #[must_use]
 pub fn is_newer(version: Option<&str>, than: Option<&str>) -> bool {
-    let number = |version: Option<&str>| version.and_then(|version| version.parse::<u128>().ok());
     number(version)
         .zip(number(than))
         .is_some_and(|(version, than)| version > than)
+}
+
+/// The number that a resourceVersion is.
+#[must_use]
+pub fn number(version: Option<&str>) -> Option<u128> {
+    version.and_then(|version| version.parse().ok())
 }
 
 /// The Secret that an ExternalSecret writes.
@@ -280,6 +309,23 @@ mod tests {
         // Deleted and made anew, it begins with the first generation.
         assert_eq!(index.apply(form(1, "anew", "v")).1, Change::Wanted);
         assert_eq!(index.users_of(&cluster_store("anew")), [key]);
+    }
+
+    #[test]
+    fn what_is_listed_after_the_api_server_went_back_in_time_is_believed() {
+        let form = |generation, store: &str| {
+            let mut object = object("a", "t", store, "1");
+            object.metadata.generation = Some(generation);
+            object
+        };
+        let mut index = Index::default();
+        let (key, _) = index.apply(form(5, "future"));
+        assert_eq!(index.believe(form(2, "past")).1, Change::Wanted);
+        assert_eq!(index.users_of(&cluster_store("past")), std::slice::from_ref(&key));
+        // Changed since, up to a generation that was there already, with another wish.
+        assert_eq!(index.believe(form(2, "other")).1, Change::Wanted);
+        assert_eq!(index.believe(form(2, "other")).1, Change::OwnDoing);
+        assert_eq!(index.users_of(&cluster_store("other")), [key]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod stores;
 pub mod sync;
 pub mod targets;
 pub mod templates;
+pub mod travels;
 pub mod turns;
 pub mod unreadable;
 pub mod watch;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
+use kube::Resource;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as start_watcher};
-use kube::{Client, Resource};
 use tokio::task::JoinHandle;
 
 use super::context::Context;
@@ -105,7 +105,7 @@ async fn watch(ctx: Arc<Context>, reference: Reference) {
             }
         }
     };
-    follow_any(ctx.client.clone(), &reference, seen).await;
+    follow_any(&ctx, &reference, seen).await;
 }
 
 /// Refuses a target in the operator's own namespace that a store logs in with, before anything is read for it.
@@ -146,15 +146,15 @@ pub enum Sight {
 }
 
 /// Watches one object until the task ends.
-pub async fn follow_any(client: Client, reference: &Reference, seen: impl Fn(Sight)) {
+pub async fn follow_any(ctx: &Context, reference: &Reference, seen: impl Fn(Sight)) {
     match reference.kind {
-        ReferenceKind::Secret => follow::<Secret>(client, reference, seen).await,
-        ReferenceKind::ConfigMap => follow::<ConfigMap>(client, reference, seen).await,
-        ReferenceKind::ServiceAccount => follow::<ServiceAccount>(client, reference, seen).await,
+        ReferenceKind::Secret => follow::<Secret>(ctx, reference, seen).await,
+        ReferenceKind::ConfigMap => follow::<ConfigMap>(ctx, reference, seen).await,
+        ReferenceKind::ServiceAccount => follow::<ServiceAccount>(ctx, reference, seen).await,
     }
 }
 
-async fn follow<K>(client: Client, reference: &Reference, seen: impl Fn(Sight))
+async fn follow<K>(ctx: &Context, reference: &Reference, seen: impl Fn(Sight))
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -162,18 +162,32 @@ where
         + Send
         + 'static,
 {
-    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client, &reference.namespace);
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(ctx.client.clone(), &reference.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={}", reference.name));
-    let mut events = start_watcher(api, config).default_backoff().boxed();
-    let mut listed = None;
-    while let Some(event) = events.next().await {
+    let start = || {
+        start_watcher(api.clone(), config.clone())
+            .default_backoff()
+            .boxed()
+    };
+    let (mut events, mut listed) = (start(), None);
+    let mut travel = ctx.travels.follow();
+    loop {
+        let event = tokio::select! {
+            // It would go on where it was, and see nothing until the API server is there again.
+            () = travel.began() => {
+                events = start();
+                continue;
+            }
+            event = events.next() => event,
+        };
         match event {
-            Ok(Event::Init) => listed = None,
-            Ok(Event::InitApply(object)) => listed = object.metadata.resource_version,
-            Ok(Event::InitDone) => seen(Sight::Listed(listed.take())),
-            Ok(Event::Apply(object)) => seen(Sight::Changed(object.metadata.resource_version)),
-            Ok(Event::Delete(_)) => seen(Sight::Changed(None)),
-            Err(_) => {}
+            None => return,
+            Some(Ok(Event::Init)) => listed = None,
+            Some(Ok(Event::InitApply(object))) => listed = object.metadata.resource_version,
+            Some(Ok(Event::InitDone)) => seen(Sight::Listed(listed.take())),
+            Some(Ok(Event::Apply(object))) => seen(Sight::Changed(object.metadata.resource_version)),
+            Some(Ok(Event::Delete(_))) => seen(Sight::Changed(None)),
+            Some(Err(_)) => {}
         }
     }
 }

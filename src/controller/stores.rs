@@ -1,5 +1,6 @@
 //! SecretStores and ClusterSecretStores: checked, told, and their dependents woken.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::brake;
 use super::context::{Context, instant_of, reference};
 use super::guarded::{Guarded, Malformed};
+use super::index::number;
 use super::queue::{Priority, Work};
 use super::status::{self, READY, Ready};
 use crate::api::external_secret::StoreKind;
@@ -59,6 +61,16 @@ pub fn cluster_store_seen(ctx: &Context, key: StoreKey, store: &Guarded<ClusterS
         .as_ref()
         .map(|store| (&store.spec.store, store.status.clone()));
     seen(ctx, key, store, parts);
+}
+
+/// The known stores of some kind or place, and the resourceVersion of each.
+pub fn versions(ctx: &Context, which: impl Fn(&StoreKey) -> bool) -> Vec<(StoreKey, u128)> {
+    let stores = ctx.known_stores();
+    let of = |known: &KnownStore| number(known.reference.resource_version.as_deref());
+    let which = stores.iter().filter(|(key, _)| which(key));
+    which
+        .map(|(key, known)| (key.clone(), of(known).unwrap_or_default()))
+        .collect()
 }
 
 /// The key of a SecretStore.
@@ -110,7 +122,7 @@ fn seen<K: Resource<DynamicType = ()>>(
         uid: meta.uid.clone().unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
         allowed_paths: annotation(ANNOTATION),
-        readable: parts.is_ok(),
+        digest: parts.as_ref().ok().map(|(spec, _)| digest(spec)),
     };
     let observed = match parts {
         Ok((spec, _)) => ctx.stores.observe(&key, form, spec),
@@ -131,6 +143,12 @@ fn seen<K: Resource<DynamicType = ()>>(
     if observed == Observed::Changed {
         changed(ctx, &key);
     }
+}
+
+fn digest(spec: &SecretStoreSpec) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(spec).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The status of a store that cannot be read.

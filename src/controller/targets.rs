@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::ObjectMeta;
 use tokio::time::Instant;
 
-use super::index::{ObjectKey, is_newer};
+use super::index::{ObjectKey, is_newer, number};
 use crate::target::hash::{Fingerprint, Seal};
 use crate::target::names;
 
@@ -101,6 +101,15 @@ impl Targets {
             if keys.is_empty() {
                 self.by_other.remove(&owner.uid);
             }
+        }
+    }
+
+    /// Takes nothing that was looked at for granted any more, nor that what comes is late: the API server went back in
+    /// time.
+    pub fn doubt(&mut self) {
+        self.verified.clear();
+        for seen in self.seen.values_mut() {
+            seen.resource_version = Box::default();
         }
     }
 
@@ -234,13 +243,17 @@ impl Targets {
         self.seen.len() + self.by_other.len() + self.verified.len() + self.unsealed.len()
     }
 
-    /// All keys in this namespace, or in all.
+    /// All keys in this namespace, or in all, and the resourceVersion of each.
     #[must_use]
-    pub fn keys(&self, namespace: Option<&str>) -> Vec<ObjectKey> {
-        self.seen
-            .keys()
-            .filter(|key| namespace.is_none_or(|ns| *key.namespace == *ns))
-            .cloned()
+    pub fn versions(&self, namespace: Option<&str>) -> Vec<(ObjectKey, u128)> {
+        let seen = self.seen.iter();
+        seen.filter(|(key, _)| namespace.is_none_or(|ns| *key.namespace == *ns))
+            .map(|(key, seen)| {
+                (
+                    key.clone(),
+                    number(Some(&seen.resource_version)).unwrap_or_default(),
+                )
+            })
             .collect()
     }
 }

@@ -173,7 +173,6 @@ impl State {
 
 fn watch(ctx: Arc<Context>, source: Source) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let client = ctx.client.clone();
         let reference = Reference {
             kind: match source.reference.kind {
                 SourceKind::ConfigMap => ReferenceKind::ConfigMap,
@@ -187,7 +186,7 @@ fn watch(ctx: Arc<Context>, source: Source) -> JoinHandle<()> {
                 ctx.queue.push(&key, Priority::Urgent);
             }
         };
-        references::follow_any(client, &reference, seen).await;
+        references::follow_any(&ctx, &reference, seen).await;
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, PartialObjectMeta};
@@ -9,16 +10,17 @@ use kube::runtime::watcher;
 use kube::{Resource, ResourceExt as _};
 use tokio::sync::watch as tokio_watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::guarded::Guarded;
 use super::index::{Change, ObjectKey, target_of};
 use super::queue::Priority;
 use super::stores;
-use super::watch::Watch;
+use super::watch::{Receiver, Watch};
 use super::{Settings, outcome};
 use crate::api::external_secret::ExternalSecret;
-use crate::api::store::{ClusterSecretStore, SecretStore};
+use crate::api::store::{ClusterSecretStore, SecretStore, StoreKey};
 use crate::target::names;
 
 type Loops = JoinSet<&'static str>;
@@ -85,24 +87,32 @@ fn external_secrets(
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let known = || known.index().keys(scope.as_deref());
-        let present = |object: Guarded<ExternalSecret>| external_secret_seen(&present, object);
-        watch
-            .run(ready, key_of, known, present, |key| {
-                external_secret_gone(&gone, key)
-            })
-            .await;
+        let to = Receiver {
+            known: || known.index().versions(scope.as_deref()),
+            present: |object: Guarded<ExternalSecret>, anew| external_secret_seen(&present, object, anew),
+            gone: |key: &ObjectKey| external_secret_gone(&gone, key),
+        };
+        watch.run(&known, ready, key_of, to).await;
         "watch of externalsecrets"
     });
     synced
 }
 
-fn external_secret_seen(ctx: &Arc<Context>, object: Guarded<ExternalSecret>) {
+/// After the API server went back in time everything is synced again, spread over so long.
+const SPREAD: Duration = Duration::from_secs(30);
+
+fn external_secret_seen(ctx: &Arc<Context>, object: Guarded<ExternalSecret>, anew: bool) {
     match object.0 {
         Ok(object) => {
-            let (key, change) = ctx.index().apply(object);
+            let (key, change) = match anew {
+                true => ctx.index().believe(object),
+                false => ctx.index().apply(object),
+            };
             if change == Change::Wanted {
                 ctx.queue.push(&key, Priority::Urgent);
+            } else if anew {
+                let at = Instant::now() + SPREAD.mul_f64(rand::random_range(0.0..1.0));
+                ctx.queue.push_at(&key, at);
             }
         }
         Err(invalid) => {
@@ -144,19 +154,22 @@ fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let known = || known.targets().keys(scope.as_deref());
-        let present = |secret: PartialObjectMeta<Secret>| {
-            let key = key_of(&secret);
-            let foreign = present.targets().observe(&key, &secret.metadata);
-            if foreign {
-                present.wake_writers(&key);
-            }
+        let to = Receiver {
+            known: || known.targets().versions(scope.as_deref()),
+            present: |secret: PartialObjectMeta<Secret>, anew| {
+                let key = key_of(&secret);
+                let foreign = present.targets().observe(&key, &secret.metadata);
+                // Listed anew, all are; and all that write them are worked on anyway.
+                if foreign && !anew {
+                    present.wake_writers(&key);
+                }
+            },
+            gone: |key: &ObjectKey| {
+                gone.targets().remove(key);
+                gone.wake_writers(key);
+            },
         };
-        let gone = |key: &ObjectKey| {
-            gone.targets().remove(key);
-            gone.wake_writers(key);
-        };
-        watch.run(ready, key_of, known, present, gone).await;
+        watch.run(&known, ready, key_of, to).await;
         "watch of managed secrets"
     });
     synced
@@ -172,23 +185,15 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let known = || {
-            let stores = known.known_stores();
-            let of_scope = |ns: &Option<String>| ns.is_some() && (scope.is_none() || *ns == scope);
-            stores
-                .keys()
-                .filter(|key| of_scope(&key.namespace))
-                .cloned()
-                .collect()
+        let of_scope = |ns: Option<&str>| ns.is_some() && (scope.is_none() || ns == scope.as_deref());
+        let to = Receiver {
+            known: || stores::versions(&known, |key| of_scope(key.namespace.as_deref())),
+            present: |store: Guarded<SecretStore>, _| {
+                stores::secret_store_seen(&present, stores::secret_store_key(&store), &store);
+            },
+            gone: |key: &StoreKey| stores::gone(&gone, key),
         };
-        let present = |store: Guarded<SecretStore>| {
-            stores::secret_store_seen(&present, stores::secret_store_key(&store), &store);
-        };
-        watch
-            .run(ready, stores::secret_store_key, known, present, |key| {
-                stores::gone(&gone, key)
-            })
-            .await;
+        watch.run(&known, ready, stores::secret_store_key, to).await;
         "watch of secretstores"
     });
     synced
@@ -204,22 +209,14 @@ fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let known = || {
-            known
-                .known_stores()
-                .keys()
-                .filter(|key| key.namespace.is_none())
-                .cloned()
-                .collect()
+        let to = Receiver {
+            known: || stores::versions(&known, |key| key.namespace.is_none()),
+            present: |store: Guarded<ClusterSecretStore>, _| {
+                stores::cluster_store_seen(&present, stores::cluster_store_key(&store), &store);
+            },
+            gone: |key: &StoreKey| stores::gone(&gone, key),
         };
-        let present = |store: Guarded<ClusterSecretStore>| {
-            stores::cluster_store_seen(&present, stores::cluster_store_key(&store), &store);
-        };
-        watch
-            .run(ready, stores::cluster_store_key, known, present, |key| {
-                stores::gone(&gone, key)
-            })
-            .await;
+        watch.run(&known, ready, stores::cluster_store_key, to).await;
         "watch of clustersecretstores"
     });
     synced
@@ -241,25 +238,27 @@ fn namespaces(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> to
     };
     let (known, present, gone) = (ctx.clone(), ctx.clone(), ctx);
     loops.spawn(async move {
-        let known = || match &scope {
-            Some(name) => vec![name.clone()],
-            None => known.namespaces().keys().cloned().collect(),
-        };
-        let present = |namespace: PartialObjectMeta<Namespace>| {
-            let (name, labels) = (
-                namespace.name_any(),
-                namespace.metadata.labels.unwrap_or_default(),
-            );
-            let old = present.namespaces().insert(name.clone(), labels.clone());
-            namespace_changed(&present, &name, old.as_ref(), Some(&labels));
-        };
-        let gone = |name: &String| {
-            let old = gone.namespaces().remove(name);
-            namespace_changed(&gone, name, old.as_ref(), None);
-            gone.stores.forget_namespace(name);
+        let to = Receiver {
+            known: || match &scope {
+                Some(name) => vec![(name.clone(), 0)],
+                None => known.namespaces().keys().map(|name| (name.clone(), 0)).collect(),
+            },
+            present: |namespace: PartialObjectMeta<Namespace>, _| {
+                let (name, labels) = (
+                    namespace.name_any(),
+                    namespace.metadata.labels.unwrap_or_default(),
+                );
+                let old = present.namespaces().insert(name.clone(), labels.clone());
+                namespace_changed(&present, &name, old.as_ref(), Some(&labels));
+            },
+            gone: |name: &String| {
+                let old = gone.namespaces().remove(name);
+                namespace_changed(&gone, name, old.as_ref(), None);
+                gone.stores.forget_namespace(name);
+            },
         };
         watch
-            .run(ready, |namespace| namespace.name_any(), known, present, gone)
+            .run(&known, ready, |namespace| namespace.name_any(), to)
             .await;
         "watch of namespaces"
     });

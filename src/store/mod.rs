@@ -118,8 +118,9 @@ pub struct Form {
     pub generation: i64,
     /// Its annotation `keyferry.dev/allowed-paths`.
     pub allowed_paths: Option<String>,
-    /// Whether it could be read.
-    pub readable: bool,
+    /// A digest of its spec: after a restore of the API server's store, a generation may come a second time. `None` if
+    /// it cannot be read.
+    pub digest: Option<u64>,
 }
 
 /// What is new about a store.

@@ -7,6 +7,8 @@
 #[path = "../e2e/scene.rs"]
 mod scene;
 
+mod restored;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

@@ -267,6 +267,10 @@ impl Cluster {
     /// If it does not come back.
     pub async fn restart_api_server(&self) -> Result<()> {
         kill(&self.api_server)?;
+        self.start_api_server().await
+    }
+
+    async fn start_api_server(&self) -> Result<()> {
         let process = Process::start(
             "kube-apiserver",
             self.folder.path(),
@@ -285,6 +289,19 @@ impl Cluster {
     pub async fn restart_etcd(&self, after: Duration) -> Result<()> {
         self.etcd.restart(after).await?;
         self.wait_api_server().await
+    }
+
+    /// Takes a backup of all that is stored, or brings the last one back. The API server is down meanwhile, as it has
+    /// to be when the store under it is exchanged.
+    ///
+    /// # Errors
+    /// If a file cannot be copied, or something does not come back.
+    pub async fn back_up(&self, back: bool) -> Result<()> {
+        kill(&self.api_server)?;
+        self.etcd.stop()?;
+        self.etcd.copy(back)?;
+        self.etcd.start_again()?;
+        self.start_api_server().await
     }
 
     async fn wait_api_server(&self) -> Result<()> {

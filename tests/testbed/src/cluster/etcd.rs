@@ -45,13 +45,49 @@ impl Etcd {
 
     /// Kills it, and starts it again after a time; what it stored is still there.
     pub(super) async fn restart(&self, after: Duration) -> Result<()> {
-        kill(&self.running)?;
+        self.stop()?;
         tokio::time::sleep(after).await;
+        self.start_again()
+    }
+
+    /// Kills it.
+    pub(super) fn stop(&self) -> Result<()> {
+        kill(&self.running)
+    }
+
+    /// Copies what it stored to a backup, or back. Only while it is stopped.
+    pub(super) fn copy(&self, back: bool) -> Result<()> {
+        let (data, backup) = (self.folder.join("etcd"), self.folder.join("etcd-backup"));
+        let (from, to) = if back { (&backup, &data) } else { (&data, &backup) };
+        if to.exists() {
+            std::fs::remove_dir_all(to)?;
+        }
+        copy(from, to)
+    }
+
+    /// Starts it again after a stop.
+    pub(super) fn start_again(&self) -> Result<()> {
         let process = Process::start("etcd", &self.folder, &self.command, &[], None)?;
         let old = std::mem::replace(&mut *locked(&self.running), process);
         locked(&self.ended).push(old);
         Ok(())
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    // As etcd wishes it.
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+    Ok(())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
