@@ -65,7 +65,7 @@ pub async fn run(args: RunArgs, vital: Handle) -> Result<(), String> {
     );
     let controller = controller::run(client, election, fence, settings, metrics.clone(), ready, stopped);
     let mut controller = tokio::spawn(controller);
-    let health = vital.spawn(servers::serve_health(args.live_addr, readiness));
+    let health = vital.spawn(servers::serve_health(args.live_addr, readiness, metrics.clone()));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let ended = tokio::select! {
         _ = terminate.recv() => None,

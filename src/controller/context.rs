@@ -20,6 +20,7 @@ use super::leases::Leases;
 use super::outcome::{self, Failure};
 use super::queue::{Priority, Queue};
 use super::references::References;
+use super::scopes::Unserved;
 use super::stores::KnownStore;
 use super::targets::Targets;
 use super::templates::TemplateSources;
@@ -104,6 +105,8 @@ pub struct Context {
     pub turns: Turns,
     /// Statuses that say only that a value could not be confirmed.
     pub unconfirmed: Budget,
+    /// Namespaces that are not served.
+    pub unserved: Unserved,
     /// When the API server went back in time.
     pub travels: Travels,
     /// Watches of what stores depend on.
@@ -213,6 +216,7 @@ impl Context {
             places: Arc::new(Semaphore::new(parts.places)),
             store_queue: Queue::new(16),
             fence: parts.fence,
+            unserved: Unserved::default(),
             travels: Travels::default(),
             references: References::default(),
             template_sources: TemplateSources::default(),

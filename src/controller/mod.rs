@@ -22,6 +22,7 @@ pub mod pages;
 pub mod queue;
 pub mod reconcile;
 pub mod references;
+pub mod scopes;
 pub mod seals;
 pub mod sharing;
 pub mod startup;

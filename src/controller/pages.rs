@@ -29,6 +29,23 @@ const FAILURES_MAX: u32 = 8;
 /// Begins of the list anew.
 const RESTARTS_MAX: u32 = 3;
 
+/// Why not all Secrets were shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Unlisted {
+    /// They may not be listed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for Unlisted {
+    fn from(problem: String) -> Self {
+        Self::Failed(problem)
+    }
+}
+
 /// Why a page brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fault {
@@ -38,6 +55,8 @@ enum Fault {
     Slow,
     /// The token has expired; one that goes on, if the API server gave it.
     Gone(Option<String>),
+    /// It may not be listed.
+    Forbidden(String),
     /// Anything else, as a sentence.
     Failed(String),
 }
@@ -83,19 +102,20 @@ impl Place {
     ///
     /// # Errors
     /// If it makes no sense to go on, as a sentence.
-    fn again(self, fault: Fault) -> Result<Self, String> {
+    fn again(self, fault: Fault) -> Result<Self, Unlisted> {
         let failures = self.failures + 1;
         let smaller = (self.limit / 4).max(1);
         let problem = match &fault {
-            Fault::Failed(problem) => return Err(problem.clone()),
+            Fault::Failed(problem) => return Err(problem.clone().into()),
+            Fault::Forbidden(problem) => return Err(Unlisted::Forbidden(problem.clone())),
             Fault::TooLarge if self.limit == 1 => {
-                return Err(format!("a managed Secret is larger than {LAST_BYTES} bytes"));
+                return Err(format!("a managed Secret is larger than {LAST_BYTES} bytes").into());
             }
             Fault::TooLarge | Fault::Slow => "the list of managed Secrets took too long",
             Fault::Gone(_) => "the list of managed Secrets expired again and again",
         };
         if failures > FAILURES_MAX || self.restarts > RESTARTS_MAX {
-            return Err(problem.into());
+            return Err(problem.to_string().into());
         }
         Ok(match fault {
             Fault::Gone(Some(token)) => Self {
@@ -122,12 +142,12 @@ impl Place {
 /// Shows every managed Secret of a namespace, or of all.
 ///
 /// # Errors
-/// What the API server did not do, as a sentence.
+/// What the API server did not do.
 pub async fn each(
     client: &Client,
     namespace: Option<&str>,
     mut show: impl FnMut(&Secret),
-) -> Result<(), String> {
+) -> Result<(), Unlisted> {
     let mut place = Place::first();
     loop {
         let asked = timeout(TIMEOUT, page(client, namespace, &place)).await;
@@ -156,9 +176,7 @@ async fn page(
     if let Some(token) = &place.token {
         params = params.continue_token(token);
     }
-    let failed = |error: &kube::Error| {
-        Fault::Failed(format!("cannot list managed Secrets: {}", apply::describe(error)))
-    };
+    let told = |error: &kube::Error| format!("cannot list managed Secrets: {}", apply::describe(error));
     let request = Request::new(Secret::url_path(&(), namespace))
         .list(&params)
         .map_err(|_| Fault::Failed("the list of managed Secrets cannot be asked for".into()))?;
@@ -168,7 +186,14 @@ async fn page(
             let further = status.metadata.and_then(|metadata| metadata.continue_);
             return Err(Fault::Gone(further.filter(|token| !token.is_empty())));
         }
-        Err(error) => return Err(failed(&error)),
+        Err(error) => {
+            let forbidden = matches!(&error, kube::Error::Api(status) if status.code == 403);
+            return Err(if forbidden {
+                Fault::Forbidden
+            } else {
+                Fault::Failed
+            }(told(&error)));
+        }
     };
     let mut text = Vec::new();
     let most = place.bytes();
@@ -270,7 +295,7 @@ mod tests {
         }
 
         /// The names that are shown.
-        async fn shown(&self) -> Result<Vec<String>, String> {
+        async fn shown(&self) -> Result<Vec<String>, Unlisted> {
             let mut shown = Vec::new();
             each(&self.client(), None, |secret| {
                 shown.push(secret.metadata.name.clone().unwrap())
@@ -326,7 +351,7 @@ mod tests {
         let error = loop {
             match place.clone().again(Fault::Slow) {
                 Ok(next) => place = next,
-                Err(error) => break error,
+                Err(error) => break error.to_string(),
             }
             assert_eq!(place.token.as_deref(), Some("t"), "progress is kept");
             limits.push(place.limit);

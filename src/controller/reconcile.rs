@@ -82,6 +82,10 @@ pub async fn work(ctx: &Arc<Context>, work: &Work<ObjectKey>) {
     let depth = ctx.queue.depth();
     ctx.metrics
         .queue(work.queued.elapsed(), depth.waiting, depth.parked);
+    if ctx.unserved.contains(&work.key.namespace) {
+        // Its stores may be unknown yet. When the namespace is served, all of it is worked on.
+        return;
+    }
     let Some(object) = ctx.index().get(&work.key) else {
         ctx.forget(&work.key);
         return;

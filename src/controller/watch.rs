@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::context::Context;
 use super::index::number;
+use super::scopes::Progress;
 use super::travels::Travel;
 
 /// Who cannot see must not be told of changes late: longest pause before a watch that broke is tried again. There are
@@ -77,11 +78,12 @@ where
     T: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     T::DynamicType: Default,
 {
-    /// Watches until the process ends. `key` tells objects apart; `ready` becomes true when the first list is complete.
+    /// Watches until the process ends. `key` tells objects apart; `ready` says whether the first list is
+    /// complete.
     pub async fn run<K: Hash + Eq>(
         self,
         ctx: &Context,
-        ready: watch::Sender<bool>,
+        ready: watch::Sender<Progress>,
         key: impl Fn(&T) -> K,
         mut to: Receiver<impl FnMut(T, bool), impl FnMut(&K), impl Fn() -> Vec<(K, u128)>>,
     ) {
@@ -100,7 +102,7 @@ where
         ctx: &Context,
         anew: bool,
         travel: &mut Travel,
-        ready: &watch::Sender<bool>,
+        ready: &watch::Sender<Progress>,
         key: impl Fn(&T) -> K,
         to: &mut Receiver<impl FnMut(T, bool), impl FnMut(&K), impl Fn() -> Vec<(K, u128)>>,
     ) -> bool {
@@ -129,20 +131,35 @@ where
                 None => return false,
                 Some(Ok(event)) => match round.take(event, &key, to) {
                     Taken::In => {}
-                    Taken::Listed => drop(ready.send_replace(true)),
+                    Taken::Listed => drop(ready.send_replace(Progress::Listed)),
                     Taken::Fell => {
                         travel.tell(ctx);
                         return true;
                     }
                 },
                 Some(Err(error)) => {
-                    if self.dispensable && is_forbidden(&error) {
-                        ready.send_replace(true);
+                    if is_forbidden(&error) {
+                        self.refused(ready);
                     }
                     look = self.look(round.newest, Duration::ZERO).boxed();
                 }
             }
         }
+    }
+
+    /// What was listed once goes on as it is.
+    fn refused(&self, ready: &watch::Sender<Progress>) {
+        let progress = match self.dispensable {
+            true => Progress::Listed,
+            false => Progress::Refused,
+        };
+        ready.send_if_modified(|known| {
+            let news = *known == Progress::Waiting;
+            if news {
+                *known = progress;
+            }
+            news
+        });
     }
 
     /// Whether the API server is at an older state than one that was seen, as soon as it says where it is.
@@ -334,7 +351,7 @@ mod tests {
         };
         let key = |object: &ConfigMap| object.name_any();
         tokio::select! {
-            () = watch.run(&ctx, watch::Sender::new(false), key, to) => unreachable!(),
+            () = watch.run(&ctx, watch::Sender::new(Progress::Waiting), key, to) => unreachable!(),
             seen = async {
                 let first = heard.recv().await.unwrap();
                 *state.lock().unwrap() = second;

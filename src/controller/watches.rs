@@ -16,37 +16,42 @@ use super::context::Context;
 use super::guarded::Guarded;
 use super::index::{Change, ObjectKey, target_of};
 use super::queue::Priority;
+use super::scopes::Progress;
 use super::stores;
 use super::watch::{Receiver, Watch};
-use super::{Settings, outcome};
+use super::{Settings, outcome, scopes};
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::{ClusterSecretStore, SecretStore, StoreKey};
 use crate::target::names;
 
 type Loops = JoinSet<&'static str>;
 
-/// Starts all watches. Each receiver becomes true when its first list is complete.
+/// Starts all watches. Each receiver becomes true when its part is known, or cannot be and nobody waits for it.
 pub fn start(ctx: &Arc<Context>, settings: &Settings, loops: &mut Loops) -> Vec<tokio_watch::Receiver<bool>> {
-    let mut synced = Vec::new();
+    let mut decided = Vec::new();
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]
     } else {
         settings.namespaces.iter().cloned().map(Some).collect()
     };
     for scope in &scopes {
-        synced.push(external_secrets(ctx.clone(), scope.clone(), loops));
-        synced.push(targets(ctx.clone(), scope.clone(), loops));
+        let mut watches = vec![
+            external_secrets(ctx.clone(), scope.clone(), loops),
+            targets(ctx.clone(), scope.clone(), loops),
+        ];
         if settings.secret_stores {
-            synced.push(secret_stores(ctx.clone(), scope.clone(), loops));
+            watches.push(secret_stores(ctx.clone(), scope.clone(), loops));
         }
+        if settings.cluster_stores {
+            watches.push(namespaces(ctx.clone(), scope.clone(), loops));
+        }
+        decided.push(scopes::follow(ctx, settings, scope.clone(), watches, loops));
     }
     if settings.cluster_stores {
-        synced.push(cluster_stores(ctx.clone(), loops));
-        for scope in &scopes {
-            synced.push(namespaces(ctx.clone(), scope.clone(), loops));
-        }
+        let watches = vec![cluster_stores(ctx.clone(), loops)];
+        decided.push(scopes::follow(ctx, settings, None, watches, loops));
     }
-    synced
+    decided
 }
 
 fn api<K>(ctx: &Context, scope: Option<&str>) -> Api<K>
@@ -77,8 +82,8 @@ fn external_secrets(
     ctx: Arc<Context>,
     scope: Option<String>,
     loops: &mut Loops,
-) -> tokio_watch::Receiver<bool> {
-    let (ready, synced) = tokio_watch::channel(false);
+) -> tokio_watch::Receiver<Progress> {
+    let (ready, synced) = tokio_watch::channel(Progress::Waiting);
     let watch = Watch::<Guarded<ExternalSecret>> {
         what: "externalsecrets",
         api: api(&ctx, scope.as_deref()),
@@ -144,8 +149,8 @@ fn external_secret_gone(ctx: &Context, key: &ObjectKey) {
     }
 }
 
-fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
-    let (ready, synced) = tokio_watch::channel(false);
+fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<Progress> {
+    let (ready, synced) = tokio_watch::channel(Progress::Waiting);
     let watch = Watch::<PartialObjectMeta<Secret>> {
         what: "managed secrets",
         api: api(&ctx, scope.as_deref()),
@@ -175,8 +180,12 @@ fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio
     synced
 }
 
-fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
-    let (ready, synced) = tokio_watch::channel(false);
+fn secret_stores(
+    ctx: Arc<Context>,
+    scope: Option<String>,
+    loops: &mut Loops,
+) -> tokio_watch::Receiver<Progress> {
+    let (ready, synced) = tokio_watch::channel(Progress::Waiting);
     let watch = Watch::<Guarded<SecretStore>> {
         what: "secretstores",
         api: api(&ctx, scope.as_deref()),
@@ -199,8 +208,8 @@ fn secret_stores(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) ->
     synced
 }
 
-fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
-    let (ready, synced) = tokio_watch::channel(false);
+fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver<Progress> {
+    let (ready, synced) = tokio_watch::channel(Progress::Waiting);
     let watch = Watch::<Guarded<ClusterSecretStore>> {
         what: "clustersecretstores",
         api: Api::all(ctx.client.clone()),
@@ -224,8 +233,12 @@ fn cluster_stores(ctx: Arc<Context>, loops: &mut Loops) -> tokio_watch::Receiver
 
 /// Labels of namespaces, for the conditions of ClusterSecretStores. A scoped installation watches its own by name,
 /// which a rule with `resourceNames` allows; without the right it goes on, and labels count as unknown.
-fn namespaces(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio_watch::Receiver<bool> {
-    let (ready, synced) = tokio_watch::channel(false);
+fn namespaces(
+    ctx: Arc<Context>,
+    scope: Option<String>,
+    loops: &mut Loops,
+) -> tokio_watch::Receiver<Progress> {
+    let (ready, synced) = tokio_watch::channel(Progress::Waiting);
     let config = match &scope {
         Some(name) => config().fields(&format!("metadata.name={name}")),
         None => config(),

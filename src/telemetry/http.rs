@@ -29,11 +29,15 @@ pub async fn serve_metrics(address: SocketAddr, metrics: Arc<Metrics>) -> Result
 ///
 /// # Errors
 /// If the address cannot be bound; the message names it.
-pub async fn serve_health(address: SocketAddr, ready: watch::Receiver<bool>) -> Result<(), String> {
+pub async fn serve_health(
+    address: SocketAddr,
+    ready: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+) -> Result<(), String> {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
-        .with_state(ready);
+        .with_state((ready, metrics));
     serve(address, router).await
 }
 
@@ -56,10 +60,15 @@ async fn text(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     )
 }
 
-async fn readyz(State(ready): State<watch::Receiver<bool>>) -> impl IntoResponse {
-    if *ready.borrow() {
+async fn readyz(State((ready, metrics)): State<(watch::Receiver<bool>, Arc<Metrics>)>) -> impl IntoResponse {
+    let (status, first) = if *ready.borrow() {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "watches are not in sync yet")
-    }
+    };
+    let notes = metrics.notes();
+    let lines: Vec<&str> = std::iter::once(first)
+        .chain(notes.iter().map(String::as_str))
+        .collect();
+    (status, lines.join("\n"))
 }

@@ -1,8 +1,9 @@
 //! Metrics: ESO's names where one exists, so that its dashboards and alerts keep working; ours begin
 //! with `keyferry_`.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -55,6 +56,11 @@ struct HolderLabels {
     of: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NamespaceLabels {
+    namespace: String,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -72,6 +78,8 @@ pub struct Metrics {
     leader: Gauge,
     entries: Family<HolderLabels, Gauge>,
     tasks: Gauge,
+    unserved: Family<NamespaceLabels, Gauge>,
+    notes: Mutex<BTreeMap<String, String>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -98,6 +106,8 @@ impl Default for Metrics {
             leader: Gauge::default(),
             entries: Family::default(),
             tasks: Gauge::default(),
+            unserved: Family::default(),
+            notes: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -174,6 +184,11 @@ impl Metrics {
             "keyferry_tasks",
             "Tasks that are under way or wait",
             self.tasks.clone(),
+        );
+        r.register(
+            "keyferry_namespace_unserved",
+            "1 for each namespace that is to be served and cannot be",
+            self.unserved.clone(),
         );
     }
 
@@ -274,6 +289,34 @@ impl Metrics {
         self.entries
             .get_or_create(&HolderLabels { of })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Shows that a namespace is not served and why, or that it is.
+    pub fn unserved(&self, namespace: &str, why: Option<String>) {
+        let (labels, key) = (
+            NamespaceLabels {
+                namespace: namespace.into(),
+            },
+            format!("namespace {namespace}"),
+        );
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => {
+                self.unserved.get_or_create(&labels).set(1);
+                notes.insert(key, why);
+            }
+            None => {
+                self.unserved.remove(&labels);
+                notes.remove(&key);
+            }
+        }
+    }
+
+    /// What `/readyz` says beside that it is ready, or is not.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.values().cloned().collect()
     }
 
     /// Shows whether this replica is the active one.
