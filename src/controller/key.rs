@@ -39,7 +39,7 @@ pub async fn follow(ctx: Arc<Context>, namespace: String) -> &'static str {
         name: names::INSTALLATION_KEY.into(),
     };
     tokio::select! {
-        () = references::follow_any(ctx.client.clone(), &reference, |_| changed.notify_one()) => {}
+        () = references::follow_any(&ctx, &reference, |_| changed.notify_one()) => {}
         () = keep(&ctx, &namespace, &changed) => {}
     }
     "watch of the installation's key"

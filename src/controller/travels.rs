@@ -81,7 +81,6 @@ mod tests {
     use serde_json::json;
     use tokio::time::Instant;
 
-    use super::*;
     use crate::controller::context::tests::context;
     use crate::controller::index::ObjectKey;
     use crate::controller::targets::State;

@@ -346,7 +346,7 @@ mod tests {
         };
         let to = Receiver {
             known: || vec![("a".to_owned(), u128::from(first.object))],
-            present: |_, anew| drop(told.send(anew)),
+            present: |_, anew| told.send(anew).unwrap(),
             gone: |_: &String| {},
         };
         let key = |object: &ConfigMap| object.name_any();

@@ -94,7 +94,9 @@ fn external_secrets(
     loops.spawn(async move {
         let to = Receiver {
             known: || known.index().versions(scope.as_deref()),
-            present: |object: Guarded<ExternalSecret>, anew| external_secret_seen(&present, object, anew),
+            present: |object: Guarded<ExternalSecret>, anew: bool| {
+                external_secret_seen(&present, object, anew)
+            },
             gone: |key: &ObjectKey| external_secret_gone(&gone, key),
         };
         watch.run(&known, ready, key_of, to).await;
@@ -161,7 +163,7 @@ fn targets(ctx: Arc<Context>, scope: Option<String>, loops: &mut Loops) -> tokio
     loops.spawn(async move {
         let to = Receiver {
             known: || known.targets().versions(scope.as_deref()),
-            present: |secret: PartialObjectMeta<Secret>, anew| {
+            present: |secret: PartialObjectMeta<Secret>, anew: bool| {
                 let key = key_of(&secret);
                 let foreign = present.targets().observe(&key, &secret.metadata);
                 // Listed anew, all are; and all that write them are worked on anyway.
