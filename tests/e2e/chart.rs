@@ -101,6 +101,35 @@ fn list<'a>(value: &'a Value, what: &str) -> &'a [Value] {
 }
 
 #[test]
+fn installations_of_another_class_or_scope_have_a_lease_of_their_own_and_the_right_on_it() {
+    play(async {
+        let cluster = cluster().await?;
+        let scoped = "scopedNamespaces={a,b}";
+        let rows: [(&[&str], &str); 5] = [
+            (&[], "external-secrets-controller"),
+            (
+                &["--set", "controllerClass=default"],
+                "external-secrets-controller",
+            ),
+            (&["--set", "controllerClass=blue"], "keyferry-controller"),
+            (&["--set", scoped], "keyferry-controller"),
+            (&["--set", "controllerClass=blue,leaderElectionID=mine"], "mine"),
+        ];
+        for (further, lease) in rows {
+            let deployment = render(cluster, "deployment.yaml", further).await?.remove(0);
+            let args = list(&deployment["spec"]["template"]["spec"]["containers"][0], "args");
+            let flag = json!(format!("--leader-election-id={lease}"));
+            ensure!(args.contains(&flag), "{further:?}: {args:?}");
+            let roles = render(cluster, "rbac-own-namespace.yaml", further).await?;
+            let named = roles.iter().flat_map(|role| list(role, "rules"));
+            let named = named.filter(|rule| rule["resourceNames"] == json!([lease]));
+            ensure!(named.count() == 1, "{further:?}: {roles:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn the_network_policy_allows_what_is_listed_and_nothing_else() {
     play(async {
         let cluster = cluster().await?;

@@ -79,8 +79,19 @@ instead would silently grant what scopedRBAC was set to prevent.
 {{- end }}
 
 {{/* Named by the Role as well as by the flag. */}}
+{{/*
+Installations of different classes or scopes work side by side: with one Lease for both, the second would
+stand by for ever. One that serves everything has ESO's name for it, so that it never works beside ESO.
+*/}}
 {{- define "keyferry.leaderElectionID" -}}
-{{- .Values.leaderElectionID | default "external-secrets-controller" }}
+{{- $class := .Values.controllerClass | default "default" }}
+{{- if .Values.leaderElectionID }}
+{{- .Values.leaderElectionID }}
+{{- else if or (ne $class "default") (include "keyferry.namespaces" .) }}
+{{- include "keyferry.fullname" . | trunc 52 | trimSuffix "-" }}-controller
+{{- else -}}
+external-secrets-controller
+{{- end }}
 {{- end }}
 
 {{- define "keyferry.livePort" -}}
