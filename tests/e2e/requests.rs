@@ -86,7 +86,7 @@ fn a_quota_on_logins_turns_neither_the_store_nor_its_objects_red() {
         // An operator that starts meets it as well.
         scene.operator().kill()?;
         // Longer than the start of an operator takes on a loaded machine.
-        scene.quota(LOGIN, 1, "25s").await?;
+        scene.quota(LOGIN, 1, "14s").await?;
         scene.waste_a_login().await;
         scene.vault.put("app/0", json!({"value": "third"})).await?;
         scene.start_operator(&[]).await?;
