@@ -7,7 +7,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::brake::{self, Brake};
@@ -28,6 +27,8 @@ use super::travels::Travels;
 use super::turns::Turns;
 use crate::api::store::StoreKey;
 use crate::store::Stores;
+use crate::store::permits::Permits;
+use crate::store::place::Place;
 use crate::target::fence::Fence;
 use crate::target::hash::{DataHasher, Fingerprint, InstallationKey};
 use crate::target::manifest_apply::Kinds;
@@ -138,33 +139,8 @@ pub struct Context {
     known_stores: Mutex<HashMap<StoreKey, KnownStore>>,
     namespaces: Mutex<HashMap<String, BTreeMap<String, String>>>,
     hasher: Mutex<Option<Arc<DataHasher>>>,
-    places: Arc<Semaphore>,
+    places: Arc<Permits>,
     computing: Computing,
-}
-
-/// A place among those that ask the API server. Who waits for Vault leaves it meanwhile: many that share
-/// one slow read must not keep others from work.
-pub struct Place {
-    all: Arc<Semaphore>,
-    own: Option<OwnedSemaphorePermit>,
-}
-
-impl Place {
-    async fn take(all: &Arc<Semaphore>) -> Self {
-        Self {
-            all: all.clone(),
-            // The semaphore is never closed.
-            own: all.clone().acquire_owned().await.ok(),
-        }
-    }
-
-    /// Leaves the place while this goes on, and takes one again.
-    pub async fn left_for<T>(&mut self, work: impl Future<Output = T>) -> T {
-        drop(self.own.take());
-        let result = work.await;
-        *self = Self::take(&self.all).await;
-        result
-    }
 }
 
 /// The parts of a [`Context`] that differ between installations.
@@ -213,7 +189,7 @@ impl Context {
             client: parts.client,
             stores: parts.stores,
             queue: Queue::new(parts.places.saturating_mul(WAITING_PER_PLACE)),
-            places: Arc::new(Semaphore::new(parts.places)),
+            places: Permits::new(parts.places),
             store_queue: Queue::new(16),
             fence: parts.fence,
             unserved: Unserved::default(),
@@ -240,9 +216,9 @@ impl Context {
         }
     }
 
-    /// A place to work, as soon as one is free.
-    pub async fn place(&self) -> Place {
-        Place::take(&self.places).await
+    /// A place among those that ask the API server, as soon as it is the turn of this namespace.
+    pub async fn place(&self, namespace: &Arc<str>) -> Place {
+        Place::take(&self.places, namespace).await
     }
 
     /// Does what a tenant's template or rewrite asks for, beside the loops, with so many bytes in memory. A panic in it

@@ -18,6 +18,14 @@ pub struct ObjectKey {
     pub name: Arc<str>,
 }
 
+impl super::queue::Owned for ObjectKey {
+    type Owner = Arc<str>;
+
+    fn owner(&self) -> Arc<str> {
+        self.namespace.clone()
+    }
+}
+
 impl ObjectKey {
     /// From its parts.
     #[must_use]

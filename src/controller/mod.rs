@@ -293,7 +293,7 @@ async fn dispatch<K, W, F>(
     mut over: tokio_watch::Receiver<bool>,
     handle: impl Fn(Work<K>) -> F,
 ) where
-    K: Clone + Eq + Hash + Ord + std::fmt::Debug + Send + 'static,
+    K: queue::Owned + Clone + Eq + Hash + Ord + std::fmt::Debug + Send + 'static,
     W: Clone + Eq + Hash,
     F: Future<Output = ()> + Send + 'static,
 {

@@ -6,15 +6,78 @@
 //! holding a timer or a place, and the age of what waits. So this is our own, on top of kube-runtime's
 //! watchers. Each key is in work at most once at a time.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+pub use lane::Owned;
+use lane::{Lane, Ticket};
+
+mod lane;
+
 /// Keys in work at once that gave their place to others.
 const ASIDE_MAX: usize = 16_384;
+
+/// After so much urgent work in a row comes routine work that waits: who forces objects without end delays the refreshes
+/// of others, and does not stop them.
+const ROUTINE_AFTER: usize = 15;
+
+/// How many keys may be in work.
+#[derive(Clone, Copy)]
+struct Quotas {
+    all: usize,
+    routine: usize,
+    /// Of one namespace: whatever its objects wait for, others have a place.
+    own: usize,
+    own_routine: usize,
+}
+
+impl Quotas {
+    /// A quarter is reserved for urgent work, and an eighth for other namespaces.
+    fn new(all: usize) -> Self {
+        let all = all.max(2);
+        let (routine, others) = (all - (all / 4).max(1), (all / 8).max(1));
+        Self {
+            all,
+            routine,
+            own: all - others,
+            own_routine: routine.saturating_sub(others).max(1),
+        }
+    }
+
+    fn may(self, priority: Priority, running: Running) -> bool {
+        running.all < self.all && (priority == Priority::Urgent || running.routine < self.routine)
+    }
+
+    fn may_own(self, priority: Priority, own: Running) -> bool {
+        own.all < self.own && (priority == Priority::Urgent || own.routine < self.own_routine)
+    }
+}
+
+/// Keys in work.
+#[derive(Clone, Copy, Default)]
+struct Running {
+    all: usize,
+    routine: usize,
+}
+
+impl Running {
+    fn add(&mut self, priority: Priority) {
+        self.all += 1;
+        self.routine += usize::from(priority == Priority::Routine);
+    }
+
+    fn remove(&mut self, priority: Priority) {
+        self.all = self.all.saturating_sub(1);
+        self.routine = self
+            .routine
+            .saturating_sub(usize::from(priority == Priority::Routine));
+    }
+}
 
 /// How soon work must begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,18 +111,29 @@ pub struct Depth {
 }
 
 /// The queue; `W` is what a key can be parked on.
-pub struct Queue<K, W> {
+pub struct Queue<K: Owned, W> {
     inner: Mutex<Inner<K, W>>,
     changed: Notify,
-    places: usize,
-    routine_places: usize,
+    places: Quotas,
 }
 
-struct Inner<K, W> {
-    urgent: VecDeque<K>,
-    routine: VecDeque<K>,
-    waiting: HashMap<K, (Priority, Instant)>,
+/// A key that waits for a place.
+struct Waiting {
+    priority: Priority,
+    since: Instant,
+    ticket: Ticket,
+}
+
+struct Inner<K: Owned, W> {
+    urgent: Lane<K>,
+    routine: Lane<K>,
+    waiting: HashMap<K, Waiting>,
     running: HashMap<K, Priority>,
+    /// How many those are, and how many of each namespace.
+    count: Running,
+    count_of: HashMap<K::Owner, Running>,
+    /// Urgent work that was handed out in a row.
+    in_a_row: usize,
     aside: HashMap<K, Arc<Notify>>,
     again: HashMap<K, Priority>,
     timers: BTreeSet<(Instant, K)>,
@@ -68,13 +142,16 @@ struct Inner<K, W> {
     parked_on: HashMap<K, W>,
 }
 
-impl<K, W> Default for Inner<K, W> {
+impl<K: Owned, W> Default for Inner<K, W> {
     fn default() -> Self {
         Self {
-            urgent: VecDeque::new(),
-            routine: VecDeque::new(),
+            urgent: Lane::default(),
+            routine: Lane::default(),
             waiting: HashMap::new(),
             running: HashMap::new(),
+            count: Running::default(),
+            count_of: HashMap::new(),
+            in_a_row: 0,
             aside: HashMap::new(),
             again: HashMap::new(),
             timers: BTreeSet::new(),
@@ -85,16 +162,15 @@ impl<K, W> Default for Inner<K, W> {
     }
 }
 
-impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
-    /// A queue for at most `places` keys in work at once, a quarter of them reserved for urgent work.
+impl<K: Owned + Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
+    /// A queue for at most `places` keys in work at once, a quarter of them reserved for urgent work, an eighth for
+    /// other namespaces than the one that holds most.
     #[must_use]
     pub fn new(places: usize) -> Self {
-        let places = places.max(2);
         Self {
             inner: Mutex::default(),
             changed: Notify::new(),
-            places,
-            routine_places: (places - places / 4).min(places - 1).max(1),
+            places: Quotas::new(places),
         }
     }
 
@@ -138,9 +214,8 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
         inner.unpark(key);
         inner.clear_timer(key);
         inner.again.remove(key);
-        if inner.waiting.remove(key).is_some() {
-            inner.urgent.retain(|other| other != key);
-            inner.routine.retain(|other| other != key);
+        if let Some(waiting) = inner.waiting.remove(key) {
+            inner.lane(waiting.priority).remove(&key.owner(), waiting.ticket);
         }
     }
 
@@ -151,7 +226,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
             let timer = {
                 let mut inner = self.inner();
                 inner.fire_timers(Instant::now());
-                if let Some(work) = inner.take(self.places, self.routine_places) {
+                if let Some(work) = inner.take(self.places) {
                     return work;
                 }
                 inner.timers.first().map(|(at, _)| *at)
@@ -168,7 +243,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
     /// its place (`None`), and must not be long.
     pub fn step_aside(&self, key: &K) -> Option<Arc<Notify>> {
         let mut inner = self.inner();
-        if inner.aside.len() < ASIDE_MAX && inner.running.remove(key).is_some() {
+        if inner.aside.len() < ASIDE_MAX && inner.stop_running(key) {
             let called = Arc::new(Notify::new());
             if inner.again.get(key) == Some(&Priority::Urgent) {
                 called.notify_one();
@@ -184,7 +259,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
     /// The work on a key is done.
     pub fn done(&self, key: &K) {
         let mut inner = self.inner();
-        inner.running.remove(key);
+        inner.stop_running(key);
         inner.aside.remove(key);
         if let Some(priority) = inner.again.remove(key) {
             inner.push(key, priority);
@@ -211,12 +286,13 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Queue<K, W> {
     }
 }
 
-impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
+impl<K: Owned + Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
     fn entries(&self) -> usize {
         self.urgent.len()
             + self.routine.len()
             + self.waiting.len()
             + self.running.len()
+            + self.count_of.len()
             + self.aside.len()
             + self.again.len()
             + self.timers.len()
@@ -235,46 +311,80 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
             *again = priority.max(*again);
             return;
         }
-        match self.waiting.get_mut(key) {
-            Some((known, _)) if *known >= priority => {}
-            Some((known, _)) => {
-                *known = priority;
-                self.routine.retain(|other| other != key);
-                self.urgent.push_back(key.clone());
-            }
-            None => {
-                self.waiting.insert(key.clone(), (priority, Instant::now()));
-                match priority {
-                    Priority::Urgent => self.urgent.push_back(key.clone()),
-                    Priority::Routine => self.routine.push_back(key.clone()),
-                }
-            }
+        let known = self.waiting.get(key);
+        if known.is_some_and(|known| known.priority >= priority) {
+            return;
+        }
+        let since = known.map_or_else(Instant::now, |known| known.since);
+        if let Some((lane, ticket)) = known.map(|known| (known.priority, known.ticket)) {
+            self.lane(lane).remove(&key.owner(), ticket);
+        }
+        let ticket = self.lane(priority).push(key.clone());
+        let waiting = Waiting {
+            priority,
+            since,
+            ticket,
+        };
+        self.waiting.insert(key.clone(), waiting);
+    }
+
+    fn lane(&mut self, priority: Priority) -> &mut Lane<K> {
+        match priority {
+            Priority::Urgent => &mut self.urgent,
+            Priority::Routine => &mut self.routine,
         }
     }
 
-    fn take(&mut self, places: usize, routine_places: usize) -> Option<Work<K>> {
-        if self.running.len() >= places {
-            return None;
-        }
-        let key = match self.urgent.pop_front() {
-            Some(key) => key,
-            None => {
-                let routine = self.running.values().filter(|p| **p == Priority::Routine).count();
-                if routine >= routine_places {
-                    return None;
-                }
-                self.routine.pop_front()?
-            }
+    fn take(&mut self, places: Quotas) -> Option<Work<K>> {
+        let order = match self.in_a_row < ROUTINE_AFTER {
+            true => [Priority::Urgent, Priority::Routine],
+            false => [Priority::Routine, Priority::Urgent],
         };
-        let (priority, queued) = self.waiting.remove(&key)?;
+        let key = order.into_iter().find_map(|priority| {
+            if !places.may(priority, self.count) {
+                return None;
+            }
+            let (lane, count_of) = match priority {
+                Priority::Urgent => (&mut self.urgent, &self.count_of),
+                Priority::Routine => (&mut self.routine, &self.count_of),
+            };
+            // Two namespaces cannot both hold all that one may: at most one is passed over.
+            lane.pop(|owner| places.may_own(priority, count_of.get(owner).copied().unwrap_or_default()))
+        })?;
+        let Waiting {
+            priority,
+            since: queued,
+            ..
+        } = self.waiting.remove(&key)?;
         self.clear_timer(&key);
         self.unpark(&key);
+        self.in_a_row = match priority {
+            Priority::Urgent => self.in_a_row.saturating_add(1),
+            Priority::Routine => 0,
+        };
         self.running.insert(key.clone(), priority);
+        self.count.add(priority);
+        self.count_of.entry(key.owner()).or_default().add(priority);
         Some(Work {
             key,
             priority,
             queued,
         })
+    }
+
+    /// Takes a key from those in work; says whether it was there.
+    fn stop_running(&mut self, key: &K) -> bool {
+        let Some(priority) = self.running.remove(key) else {
+            return false;
+        };
+        self.count.remove(priority);
+        if let Entry::Occupied(mut own) = self.count_of.entry(key.owner()) {
+            own.get_mut().remove(priority);
+            if own.get().all == 0 {
+                own.remove();
+            }
+        }
+        true
     }
 
     fn fire_timers(&mut self, now: Instant) {
@@ -320,138 +430,4 @@ impl<K: Clone + Eq + Hash + Ord, W: Clone + Eq + Hash> Inner<K, W> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    type Q = Queue<u32, &'static str>;
-
-    async fn next(queue: &Q) -> u32 {
-        let work = queue.next().await;
-        queue.done(&work.key);
-        work.key
-    }
-
-    fn empty(queue: &Q) -> bool {
-        let depth = queue.depth();
-        depth.waiting + depth.running == 0
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn new_work_never_waits_behind_routine_work() {
-        let queue = Q::new(4);
-        for key in 0..100 {
-            queue.push(&key, Priority::Routine);
-        }
-        queue.push(&1000, Priority::Urgent);
-        assert_eq!(next(&queue).await, 1000);
-        // Also when routine work holds all the places that it may hold.
-        for _ in 0..3 {
-            queue.next().await;
-        }
-        queue.push(&1001, Priority::Urgent);
-        assert_eq!(queue.next().await.key, 1001);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_key_that_waits_is_raised_and_not_doubled() {
-        let queue = Q::new(4);
-        queue.push(&1, Priority::Routine);
-        queue.push(&2, Priority::Routine);
-        queue.push(&2, Priority::Urgent);
-        assert_eq!(next(&queue).await, 2);
-        assert_eq!(next(&queue).await, 1);
-        assert!(empty(&queue));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_key_is_in_work_once_at_a_time_and_a_trigger_meanwhile_is_not_lost() {
-        let queue = Q::new(4);
-        queue.push(&1, Priority::Urgent);
-        let work = queue.next().await;
-        queue.push(&1, Priority::Urgent);
-        assert!(
-            tokio::time::timeout(Duration::from_secs(1), queue.next())
-                .await
-                .is_err()
-        );
-        queue.done(&work.key);
-        assert_eq!(next(&queue).await, 1);
-        assert!(empty(&queue));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_key_that_is_nearly_done_leaves_its_place_to_others_and_is_still_in_work_once() {
-        let queue = Q::new(2);
-        (1..=3).for_each(|key| queue.push(&key, Priority::Urgent));
-        let (first, _second) = (queue.next().await, queue.next().await);
-        let called = queue.step_aside(&first.key).unwrap();
-        assert_eq!(queue.next().await.key, 3);
-        queue.push(&first.key, Priority::Routine);
-        let heard = tokio::time::timeout(Duration::from_secs(1), called.notified()).await;
-        assert!(heard.is_err(), "routine work calls nobody");
-        queue.push(&first.key, Priority::Urgent);
-        called.notified().await;
-        let waiting = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
-        assert!(waiting.is_err());
-        queue.done(&3);
-        queue.done(&first.key);
-        let again = queue.next().await;
-        assert_eq!(again.key, first.key);
-        queue.push(&again.key, Priority::Urgent);
-        queue.step_aside(&again.key).unwrap().notified().await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_parked_key_holds_no_place_and_is_woken_with_all_others() {
-        let queue = Q::new(4);
-        queue.park(&1, &"vault");
-        queue.park(&2, &"vault");
-        queue.park(&3, &"other");
-        assert!(
-            tokio::time::timeout(Duration::from_secs(3600), queue.next())
-                .await
-                .is_err()
-        );
-        assert_eq!(queue.wake(&"vault"), 2);
-        let mut woken = [next(&queue).await, next(&queue).await];
-        woken.sort_unstable();
-        assert_eq!(woken, [1, 2]);
-        assert_eq!(queue.depth().parked, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_timer_fires_once_and_a_later_one_replaces_it() {
-        let queue = Q::new(4);
-        let start = Instant::now();
-        queue.push_at(&1, start + Duration::from_secs(5));
-        queue.push_at(&1, start + Duration::from_secs(60));
-        assert_eq!(next(&queue).await, 1);
-        assert!(start.elapsed() >= Duration::from_secs(60));
-        assert!(
-            tokio::time::timeout(Duration::from_secs(3600), queue.next())
-                .await
-                .is_err()
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_key_that_is_gone_is_forgotten_wherever_it_was() {
-        let queue = Q::new(4);
-        queue.push(&1, Priority::Routine);
-        queue.push_at(&2, Instant::now());
-        queue.park(&3, &"vault");
-        for key in 1..=3 {
-            queue.forget(&key);
-        }
-        assert_eq!(queue.entries(), 0);
-        assert_eq!(queue.wake(&"vault"), 0);
-        assert!(
-            tokio::time::timeout(Duration::from_secs(10), queue.next())
-                .await
-                .is_err()
-        );
-    }
-}
+mod tests;

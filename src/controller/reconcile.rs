@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::aside;
 use super::brake;
 use super::computing::{check_template, planned};
-use super::context::{Context, Memory, Place, instant_of};
+use super::context::{Context, Memory, instant_of};
 use super::due::{self, Circumstances, Need};
 use super::gates::{open_stores, still_allowed};
 use super::index::{ObjectKey, target_of};
@@ -28,6 +28,7 @@ use crate::api::duration::SHORTEST_REFRESH;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret};
 use crate::api::store::StoreKey;
 use crate::store::Gate;
+use crate::store::place::Place;
 use crate::sync::plan::Plan;
 use crate::sync::windows::Windows;
 use crate::target::apply;
@@ -146,7 +147,7 @@ async fn reconcile(
     object: &Arc<ExternalSecret>,
 ) -> Result<Step, Failure> {
     if object.metadata.deletion_timestamp.is_some() {
-        let_go(ctx, object).await?;
+        let_go(ctx, key, object).await?;
         return Ok(Step::Next(Next::Nothing));
     }
     manifest::check(object, ctx.generic_targets).map_err(|e| Failure::refused(e.to_string()))?;
@@ -158,7 +159,7 @@ async fn reconcile(
         version: version_of(object),
     };
     ctx.template_sources.follow(ctx, key, object.spec.template());
-    let place = ctx.place().await;
+    let place = ctx.place(&key.namespace).await;
     let target = target_state(ctx, key, object).await?;
     let overdue_since = match needed(ctx, key, object, &wish, target).await? {
         Need::Sync(since) => since,
@@ -208,8 +209,8 @@ async fn reconcile(
 }
 
 /// Owned targets go by garbage collection. ESO's finalizer must not keep the object for ever.
-async fn let_go(ctx: &Context, object: &ExternalSecret) -> Result<(), Failure> {
-    let _place = ctx.place().await;
+async fn let_go(ctx: &Context, key: &ObjectKey, object: &ExternalSecret) -> Result<(), Failure> {
+    let _place = ctx.place(&key.namespace).await;
     apply::remove_finalizer(&ctx.client, &ctx.fence, object)
         .await
         .map_err(Failure::from)
@@ -284,7 +285,7 @@ async fn carry_out(
     ctx: &Arc<Context>,
     sync: &Sync<'_>,
     asked: Timestamp,
-    mut place: Place,
+    place: Place,
 ) -> Result<(Outcome, Synced), Failure> {
     // What is read from now on comes from the stores as they are; if it fails, the sync stays overdue.
     ctx.remember(sync.key, |memory| memory.store_changed = false);
@@ -294,7 +295,7 @@ async fn carry_out(
             memory.contest.get_or_insert_default().repair(now)
         });
     }
-    let ran = sync.run(ctx, &mut place).await?;
+    let ran = sync.run(ctx, &place).await?;
     brake::free(ctx, sync.key);
     aside::took_back(ctx, sync.key, sync.object, &ran, sync.repair);
     sharing::compare(ctx, sync.key, sync.object, &ran);

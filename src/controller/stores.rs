@@ -192,6 +192,14 @@ fn forget_metrics(ctx: &Context, key: &StoreKey) {
     );
 }
 
+impl super::queue::Owned for StoreKey {
+    type Owner = Option<String>;
+
+    fn owner(&self) -> Option<String> {
+        self.namespace.clone()
+    }
+}
+
 /// Checks one store and arranges for the next check.
 pub async fn work(ctx: &Arc<Context>, work: &Work<StoreKey>) {
     let key = &work.key;

@@ -9,7 +9,7 @@ use kube::core::DynamicObject;
 use tokio::time::Instant;
 
 use super::brake;
-use super::context::{Context, Place, reference};
+use super::context::{Context, reference};
 use super::fetch::{self, read_all};
 use super::gates;
 use super::index::{ObjectKey, target_of};
@@ -20,6 +20,7 @@ use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::store::Store;
 use crate::store::hold::Hold;
+use crate::store::place::Place;
 use crate::sync::assemble::Assembled;
 use crate::sync::plan::Plan;
 use crate::sync::shape::Sources;
@@ -106,7 +107,7 @@ impl Sync<'_> {
     ///
     /// # Errors
     /// If something could not be read, rendered or written.
-    pub async fn run(&self, ctx: &Arc<Context>, place: &mut Place) -> Result<Ran, Failure> {
+    pub async fn run(&self, ctx: &Arc<Context>, place: &Place) -> Result<Ran, Failure> {
         let before = self.before(ctx).await?;
         let mut done = self.round(ctx, place, before).await;
         for _ in 1..READS {
@@ -118,7 +119,7 @@ impl Sync<'_> {
     }
 
     /// Reads, renders and writes, once.
-    async fn round(&self, ctx: &Arc<Context>, place: &mut Place, before: Before) -> Result<Ran, Failure> {
+    async fn round(&self, ctx: &Arc<Context>, place: &Place, before: Before) -> Result<Ran, Failure> {
         let (target, since) = (target_of(self.object), Instant::now());
         let generic = Looked::before(manifests::look(ctx, self.object).await?);
         let is_known = matches!(before, Before::Version(_));

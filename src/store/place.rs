@@ -1,4 +1,4 @@
-//! A place among the requests that are under way at a server.
+//! A place among the requests that are under way at a server, or among those who work.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +34,14 @@ impl Place {
     pub async fn retake(&self) {
         let permit = self.permits.acquire(&self.who).await;
         self.set(permit);
+    }
+
+    /// Leaves it while this goes on, and takes one again. Many that share one slow read must not keep others from work.
+    pub async fn left_for<T>(&self, work: impl Future<Output = T>) -> T {
+        self.leave();
+        let result = work.await;
+        self.retake().await;
+        result
     }
 
     fn set(&self, permit: Option<Permit>) {
