@@ -79,7 +79,7 @@ mod tests {
             data: data.clone(),
             labels: texts.clone(),
             annotations: texts,
-            paths: vec![("spec.a".into(), bytes.clone())],
+            paths: vec![("spec.a".into(), CANARY.into())],
         };
         let assembled = Assembled {
             data: data.clone(),

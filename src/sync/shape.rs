@@ -8,6 +8,8 @@ mod around;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde_json::Value;
+
 use super::decode::{self, DecodeError};
 use super::keys::{self, KeyError};
 use super::sources as held;
@@ -16,7 +18,7 @@ use crate::api::external_secret::{
     DecodingStrategy, ExternalSecretTemplate, TemplateFrom, TemplateMergePolicy, TemplateRef, TemplateScope,
 };
 use crate::secret::SecretBytes;
-use crate::template::funcs::yaml;
+use crate::template::funcs::yaml::string_map;
 use crate::template::{Delims, Template, TemplateError};
 
 /// What the target must hold. Also its labels and annotations are made of values.
@@ -29,7 +31,7 @@ pub struct Shaped {
     /// Annotations that the template sets.
     pub annotations: BTreeMap<String, String>,
     /// What was rendered for a path of a generic target (`target.manifest`), in order.
-    pub paths: Vec<(String, SecretBytes)>,
+    pub paths: Vec<(String, Value)>,
 }
 
 impl fmt::Debug for Shaped {
@@ -97,6 +99,9 @@ pub enum Problem {
         /// What cannot have it.
         of: &'static str,
     },
+    /// What was rendered for a path of a generic target is no YAML.
+    #[error("what it renders for path {0:?} is not YAML ({1}); correct the template")]
+    NotYaml(String, String),
     /// A value that is not what the decoding strategy says.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -207,11 +212,8 @@ impl Item {
             let rendered = decode::decode(rendered, self.decoding, "the rendered template")?;
             let rendered = match &self.key {
                 // One key of a map is a map with this key.
-                Some(key) => {
-                    let map = serde_json::json!({key: text(&format!("key {key}"), rendered)?});
-                    SecretBytes::new(map.to_string().into_bytes())
-                }
-                None => rendered,
+                Some(key) => serde_json::json!({key: text(&format!("key {key}"), rendered)?}),
+                None => yaml(path, &rendered)?,
             };
             shaped.paths.push((path.clone(), rendered));
             return Ok(());
@@ -268,6 +270,23 @@ impl Item {
             (false, false) => Err(made_key(key, of)),
         }
     }
+}
+
+/// What was rendered for a path of a generic target.
+///
+/// # Errors
+/// If it is no YAML, or too deep.
+pub fn yaml(path: &str, rendered: &SecretBytes) -> Result<Value, Problem> {
+    let failed = |at: String| Problem::NotYaml(path.to_string(), at);
+    let text = std::str::from_utf8(rendered.expose()).map_err(|_| failed("it is not UTF-8".into()))?;
+    // The error's own text may quote the line.
+    serde_saphyr::from_str(text).map_err(|error| {
+        let place = error.location();
+        failed(place.map_or_else(
+            || "it cannot be parsed".into(),
+            |at| format!("line {}, column {}", at.line(), at.column()),
+        ))
+    })
 }
 
 /// The templates of an object that an entry of `templateFrom` names.
@@ -414,8 +433,7 @@ fn place(from: &TemplateFrom, manifest: bool, position: usize) -> Result<Place, 
 }
 
 fn keys_and_values(rendered: &SecretBytes) -> Result<BTreeMap<String, SecretBytes>, Problem> {
-    let pairs =
-        yaml::string_map(rendered.expose()).map_err(|fault| Problem::NotAMap(fault.0.into_owned()))?;
+    let pairs = string_map(rendered.expose()).map_err(|fault| Problem::NotAMap(fault.0.into_owned()))?;
     pairs
         .into_iter()
         .map(|(key, value)| {

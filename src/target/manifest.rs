@@ -17,7 +17,6 @@ use super::plan::{self, Outcome, Wanted};
 use super::stale::Stale;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, ManifestReference};
 use crate::api::meta::is_object_name;
-use crate::secret::SecretBytes;
 
 /// Groups whose kinds give rights, or would make the operator everybody's deputy.
 const FORBIDDEN_GROUPS: &[&str] = &[
@@ -125,12 +124,6 @@ pub enum ManifestError {
     /// A path.
     #[error("could not update resource: spec.target.template.templateFrom: {0}")]
     Path(#[from] PathError),
-    /// What was rendered for a path is no YAML.
-    #[error(
-        "could not update resource: spec.target.template.templateFrom: what was rendered for path {0:?} is not YAML \
-         ({1}); correct the template"
-    )]
-    NotYaml(String, String),
 }
 
 /// Whether the operator may write such a target at all; `allowed` is its flag.
@@ -339,7 +332,7 @@ fn fill(
 ) -> Result<(), ManifestError> {
     for (path, rendered) in content.shaped.into_iter().flat_map(|shaped| &shaped.paths) {
         let parsed = Path::parse(path)?;
-        parsed.put(object, yaml(path, rendered)?)?;
+        parsed.put(object, rendered.clone())?;
     }
     let mut data = Map::new();
     for (key, value) in content.values() {
@@ -365,19 +358,6 @@ fn fill(
         "spec.data"
     };
     Ok(Path::parse(place)?.put(object, Value::Object(data))?)
-}
-
-fn yaml(path: &str, rendered: &SecretBytes) -> Result<Value, ManifestError> {
-    let failed = |at: String| ManifestError::NotYaml(path.to_string(), at);
-    let text = std::str::from_utf8(rendered.expose()).map_err(|_| failed("it is not UTF-8".into()))?;
-    // The error's own text may quote the line.
-    serde_saphyr::from_str(text).map_err(|error| {
-        let place = error.location();
-        failed(place.map_or_else(
-            || "it cannot be parsed".into(),
-            |at| format!("line {}, column {}", at.line(), at.column()),
-        ))
-    })
 }
 
 type Texts = BTreeMap<String, String>;
