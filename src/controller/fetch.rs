@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use tokio::time::timeout;
 
 use super::context::Context;
 use super::index::ObjectKey;
@@ -33,6 +34,8 @@ const SEARCH_WIDTH: usize = 8;
 const READ_WIDTH: usize = 16;
 /// Bytes of all that one ExternalSecret reads. A Secret holds 1 MiB, and of large secrets small parts may be taken.
 const READ_MAX: usize = 16 << 20;
+/// How long all that one ExternalSecret reads may take, however many requests and searches it is.
+const READ_TIME: Duration = Duration::from_secs(300);
 /// What a MiB costs that is read: it is received, decrypted and parsed.
 const READ_COST: Duration = Duration::from_millis(60);
 /// Bytes that are looked through on the threads of the loops; more takes milliseconds.
@@ -79,8 +82,24 @@ fn read_cost(bytes: usize) -> Duration {
     READ_COST.saturating_mul(u32::try_from(bytes >> 20).unwrap_or(u32::MAX))
 }
 
-/// Takes answers in the order of the reads, until one ends all, and counts their bytes.
+/// What [`take`] gives, if it comes in time.
 async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
+where
+    R: Future<Output = Result<Answer, Failure>>,
+{
+    let late = |_| {
+        Failure::own(format!(
+            "reading its secrets took more than {} minutes; read fewer ones, or search through fewer folders",
+            READ_TIME.as_secs() / 60
+        ))
+    };
+    timeout(READ_TIME, take(reads, when_missing, size))
+        .await
+        .map_err(late)?
+}
+
+/// Takes answers in the order of the reads, until one ends all, and counts their bytes.
+async fn take<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
@@ -438,5 +457,17 @@ mod tests {
         let (begun, taken) = gathered(3, large, WhenMissing::Skip).await;
         assert_eq!(taken, None);
         assert!(begun <= 4 + READ_WIDTH, "{begun}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_slow_searches_end_in_time_together() {
+        let reads = (0..100).map(async |_| {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Ok(Answer::Many(BTreeMap::new()))
+        });
+        let since = tokio::time::Instant::now();
+        let gathered = gather(reads.collect(), WhenMissing::Skip, &mut 0).await;
+        assert!(matches!(gathered, Err(Failure::Own(told)) if told.contains("5 minutes")));
+        assert_eq!(since.elapsed(), READ_TIME);
     }
 }
