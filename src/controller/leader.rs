@@ -15,6 +15,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::target::apply;
 use crate::target::fence::Fence;
 
 /// Between two tries to let go of the lease.
@@ -111,7 +112,7 @@ impl Candidate {
                 failed => {
                     let error = failed.map_or_else(
                         |_| "timeout".into(),
-                        |r| r.err().map_or(String::new(), |e| e.to_string()),
+                        |r| r.err().map_or(String::new(), |e| apply::describe(&e)),
                     );
                     tracing::warn!(lease = self.name, error, "the lease could not be renewed");
                     if led && !self.fence.is_open() {
@@ -153,7 +154,8 @@ impl Candidate {
                 // Our own renewal, which was under way when the election ended.
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "lease not released; tried again, or it runs out by itself");
+                    let error = apply::describe(&error);
+                    tracing::debug!(error, "lease not released; tried again, or it runs out by itself");
                     sleep(RELEASE_PAUSE).await;
                 }
             }

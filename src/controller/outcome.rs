@@ -302,11 +302,11 @@ pub fn was_ready(object: &ExternalSecret) -> bool {
 
 /// Writes a condition, and an event if it is news.
 async fn say(ctx: &Arc<Context>, key: &ObjectKey, object: &Arc<ExternalSecret>, ready: &Ready) {
-    if let Err(failure) = write_status(ctx, key, object, ready, None).await {
+    if let Err(Failure::Api(error)) = write_status(ctx, key, object, ready, None).await {
         tracing::debug!(
             namespace = &*key.namespace,
             name = &*key.name,
-            ?failure,
+            error,
             "status not written"
         );
     }

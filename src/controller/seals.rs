@@ -58,7 +58,8 @@ pub async fn renew(
         false => return Some(since + AGAIN),
     };
     signed.err().map(|error| {
-        tracing::debug!(%error, namespace = %key.namespace, name = %key.name, "target not signed again yet");
+        let error = error.to_string();
+        tracing::debug!(error, namespace = %key.namespace, name = %key.name, "target not signed again yet");
         since + AGAIN
     })
 }

@@ -20,6 +20,8 @@ use super::context::Context;
 use super::index::number;
 use super::scopes::Progress;
 use super::travels::Travel;
+use crate::refusal;
+use crate::target::apply;
 
 /// Who cannot see must not be told of changes late: longest pause before a watch that broke is tried again. There are
 /// few of them, so that this is little for an API server that is in trouble; kube's own is 30 s.
@@ -109,7 +111,10 @@ where
         let what = self.what;
         let mut stream = start_watcher(self.api.clone(), self.config.clone())
             .backoff(Pauses::default())
-            .inspect_err(move |error| tracing::warn!(what, %error, "watch interrupted; it goes on by itself"))
+            .inspect_err(move |error| {
+                let error = cause(error);
+                tracing::warn!(what, error, "watch interrupted; it goes on by itself");
+            })
             .boxed();
         let mut round = Round::new(anew);
         let mut look = self.look(0, ROUTINE).boxed();
@@ -265,6 +270,19 @@ fn version(object: &impl Resource) -> u128 {
     number(object.meta().resource_version.as_deref()).unwrap_or_default()
 }
 
+/// What broke a watch. The text of the library's error holds the whole answer.
+fn cause(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => apply::describe(error),
+        watcher::Error::WatchError(status) => {
+            format!("the API server answered {}", refusal::told(status))
+        }
+        watcher::Error::NoResourceVersion => "the API server answered without a resourceVersion".into(),
+    }
+}
+
 fn is_forbidden(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(error)
@@ -291,6 +309,36 @@ mod tests {
 
     use super::*;
     use crate::controller::context::tests::context_of;
+
+    #[test]
+    fn what_breaks_a_watch_is_told_without_what_the_api_server_wrote() {
+        let status = || {
+            let status = json!({"code": 401, "reason": "Unauthorized", "message": "c4n4ry", "details": {"name": "c4n4ry"}});
+            Box::new(serde_json::from_value::<kube::core::Status>(status).unwrap())
+        };
+        let serde = serde_json::from_str::<u8>("\"c4n4ry\"").unwrap_err();
+        for (error, wanted) in [
+            (
+                watcher::Error::InitialListFailed(kube::Error::Api(status())),
+                "the API server answered 401 Unauthorized",
+            ),
+            (
+                watcher::Error::WatchStartFailed(kube::Error::Api(status())),
+                "the API server answered 401 Unauthorized",
+            ),
+            (
+                watcher::Error::WatchError(status()),
+                "the API server answered 401 Unauthorized",
+            ),
+            (
+                watcher::Error::WatchFailed(kube::Error::SerdeError(serde)),
+                "the API server cannot be reached",
+            ),
+        ] {
+            assert!(error.to_string().contains("c4n4ry"), "the library's text has it");
+            assert_eq!(cause(&error), wanted);
+        }
+    }
 
     #[test]
     fn however_long_the_api_server_was_away_a_watch_is_back_within_five_seconds() {

@@ -74,11 +74,13 @@ pub enum Health {
 }
 
 /// Why a call brought no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The server is out of service; wait for it, do not retry.
+    #[error("Vault {}", .0.outage)]
     Outage(Down),
     /// Vault's answer to this call.
+    #[error("{0}")]
     Vault(VaultError),
 }
 

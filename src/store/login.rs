@@ -30,13 +30,16 @@ const RENEW_AGAIN: Duration = Duration::from_secs(5);
 const KEEPER: &str = "";
 
 /// Why there is no token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoginError {
     /// The server is out of service: wait for it.
+    #[error("Vault {}", .0.outage)]
     Outage(Down),
     /// The identity cannot log in.
+    #[error("{}", .0.message)]
     Refused(Refusal),
     /// The server limits the rate of requests.
+    #[error("Vault limits the rate of requests")]
     RateLimited,
 }
 
@@ -430,7 +433,8 @@ impl Login {
             .await;
         let due = self.state.lock().await.renewal_due();
         if due && let Err(error) = self.renew().await {
-            tracing::debug!(?error, "token not renewed; it is tried again");
+            let error = error.to_string();
+            tracing::debug!(error, "token not renewed; it is tried again");
         }
         self.keep_retired().await;
         if self.state.lock().await.refusal_over() {

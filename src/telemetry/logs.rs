@@ -45,8 +45,77 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
+
+    /// What log lines may show by `Debug` or `Display`: names and times. No error is among them, because the errors of
+    /// libraries quote answers; the text of one of ours is made first.
+    const SHOWN: [&str; 7] = [
+        "?key",
+        "?pause",
+        "%key",
+        "%key.name",
+        "%key.namespace",
+        "%lane",
+        "%self.base",
+    ];
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// The log lines of a source, from behind the opening bracket on.
+    fn lines(source: &str) -> Vec<&str> {
+        let line = |rest: &'static str| source.match_indices(rest).map(move |(at, _)| at + rest.len());
+        ["error", "warn", "info", "debug", "trace", "event"]
+            .map(|level| -> &'static str { format!("tracing::{level}!(").leak() })
+            .into_iter()
+            .flat_map(line)
+            .map(|at| source[at..].split_once(';').map_or(&source[at..], |(line, _)| line))
+            .collect()
+    }
+
+    /// What of a log line must not be there.
+    fn faults(line: &str) -> Vec<&str> {
+        let odd = |at: usize| {
+            let rest = &line[at..];
+            let end = rest[1..].find(|c: char| !c.is_alphanumeric() && c != '_' && c != '.');
+            let field = &rest[..end.map_or(rest.len(), |end| end + 1)];
+            (field.len() > 1 && !SHOWN.contains(&field)).then_some(field)
+        };
+        let mut faults: Vec<&str> = line.match_indices(['?', '%']).filter_map(|(at, _)| odd(at)).collect();
+        faults.extend(line.contains('{').then_some("{"));
+        faults.extend(line.contains("dyn ").then_some("dyn "));
+        faults
+    }
+
+    #[test]
+    fn no_log_line_takes_an_error_as_a_library_shows_it() {
+        assert_eq!(faults(r#"?error, "not renewed")"#), ["?error"]);
+        assert_eq!(faults(r#"%error, store = %key, "not renewed: {e:?}")"#), ["%error", "{"]);
+        assert!(faults(r#"error, name = %key.name, "not renewed; again")"#).is_empty());
+        let mut files = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+        let mut looked = 0;
+        for file in files.iter().filter(|file| !file.ends_with("telemetry/logs.rs")) {
+            let source = std::fs::read_to_string(file).unwrap();
+            for line in lines(&source) {
+                looked += 1;
+                assert_eq!(faults(line), [""; 0], "{}: {line}", file.display());
+            }
+        }
+        assert!(looked > 30, "only {looked} log lines were found");
+    }
 
     #[test]
     fn no_level_wakes_a_library_that_shows_what_it_is_handed() {

@@ -83,7 +83,10 @@ impl Login {
             Ok(true) => {}
             // Refused or capped: those who hold its leases know when it ends, and are read anew before.
             Ok(false) => held.lease.renewable = false,
-            Err(error) => tracing::debug!(?error, "token of leases not renewed; it is tried again"),
+            Err(error) => {
+                let error = error.to_string();
+                tracing::debug!(error, "token of leases not renewed; it is tried again");
+            }
         }
     }
 
@@ -106,8 +109,8 @@ impl Login {
             return;
         }
         if let Err(error) = self.about("revoke", &held.lease.token, auth::revoke).await {
-            let server = self.connection.url();
-            tracing::debug!(server, ?error, "token not revoked; it ends with its life");
+            let (server, error) = (self.connection.url(), error.to_string());
+            tracing::debug!(server, error, "token not revoked; it ends with its life");
         }
     }
 }
