@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::api::PostParams;
@@ -133,20 +135,35 @@ impl ClusterCredentials {
             },
             ..TokenRequest::default()
         };
-        let answer = timed(api.create_token_request(name, &PostParams::default(), &request))
-            .await
-            .map_err(|e| {
-                e.describe(
+        let answer = match timed(api.create_token_request(name, &PostParams::default(), &request)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let role = self.role(namespace, name, "serviceaccounts/token", r#""create""#);
+                return Err(error.describe(
                     &format!("ServiceAccount {namespace}/{name}"),
                     "create a token for",
                     &format!(
-                        "add {{namespace: {namespace}, name: {name}}} to the chart's rbac.serviceAccountTokenNames, or {}",
-                        role(namespace, name, "serviceaccounts/token", r#""create""#)
+                        "add {namespace}/{name} to the chart's rbac.serviceAccountTokens, or {}",
+                        role.await
                     ),
-                )
-            })?;
+                ));
+            }
+        };
         let token = answer.status.map(|status| status.token).unwrap_or_default();
         Ok(SecretBytes::new(token.into_bytes()))
+    }
+
+    /// The least that allows it.
+    async fn role(&self, namespace: &str, name: &str, resource: &str, verbs: &str) -> String {
+        let token = tokio::fs::read(&self.own_token).await.map(SecretBytes::new);
+        let account = token.ok().and_then(|token| account_of(token.expose()));
+        let whom = account.map_or("the operator's ServiceAccount".into(), |account| {
+            format!("ServiceAccount {account}")
+        });
+        format!(
+            "bind a Role in namespace {namespace} to {whom}, with the rule {{apiGroups: [\"\"], resources: \
+             [\"{resource}\"], resourceNames: [\"{name}\"], verbs: [{verbs}]}}"
+        )
     }
 }
 
@@ -155,33 +172,36 @@ impl Credentials for ClusterCredentials {
     async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, CredentialError> {
         let namespace = namespace_of(key.namespace.as_deref(), identity)?;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = timed(api.get(&key.name)).await.map_err(|e| {
-            e.describe(
-                &format!("Secret {namespace}/{}", key.name),
-                "read",
-                &role(namespace, &key.name, "secrets", READ),
-            )
-        })?;
-        let data = secret.data.unwrap_or_default();
-        data.into_iter()
-            .find(|(name, _)| *name == key.key)
-            .map(|(_, value)| SecretBytes::new(value.0))
-            .ok_or_else(|| {
-                let (key, name) = (&key.key, &key.name);
-                format!("cannot find secret data for key: \"{key}\" in Secret {namespace}/{name}").into()
-            })
+        let secret = match timed(api.get(&key.name)).await {
+            Ok(secret) => secret,
+            Err(error) => {
+                let object = format!("Secret {namespace}/{}", key.name);
+                let role = self.role(namespace, &key.name, "secrets", READ).await;
+                return Err(error.describe(&object, "read", &role));
+            }
+        };
+        // The values beside it are wiped as well.
+        let data = secret.data.unwrap_or_default().into_iter();
+        let mut data: BTreeMap<String, SecretBytes> = data
+            .map(|(name, value)| (name, SecretBytes::new(value.0)))
+            .collect();
+        data.remove(&key.key).ok_or_else(|| {
+            let (key, name) = (&key.key, &key.name);
+            format!("cannot find secret data for key: \"{key}\" in Secret {namespace}/{name}").into()
+        })
     }
 
     async fn config_map(&self, key: &SecretKey) -> Result<String, CredentialError> {
         let namespace = namespace_of(key.namespace.as_deref(), &Identity { referent: None })?;
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let map = timed(api.get(&key.name)).await.map_err(|e| {
-            e.describe(
-                &format!("ConfigMap {namespace}/{}", key.name),
-                "read",
-                &role(namespace, &key.name, "configmaps", READ),
-            )
-        })?;
+        let map = match timed(api.get(&key.name)).await {
+            Ok(map) => map,
+            Err(error) => {
+                let object = format!("ConfigMap {namespace}/{}", key.name);
+                let role = self.role(namespace, &key.name, "configmaps", READ).await;
+                return Err(error.describe(&object, "read", &role));
+            }
+        };
         map.data
             .unwrap_or_default()
             .remove(&key.key)
@@ -251,12 +271,23 @@ fn namespace_of<'a>(given: Option<&'a str>, identity: &'a Identity) -> Result<&'
 /// What is read is also watched while a store is not ready.
 const READ: &str = r#""get", "list", "watch""#;
 
-/// The least that allows it.
-fn role(namespace: &str, name: &str, resource: &str, verbs: &str) -> String {
-    format!(
-        "bind a Role in namespace {namespace} to its ServiceAccount, with the rule {{apiGroups: [\"\"], resources: \
-         [\"{resource}\"], resourceNames: [\"{name}\"], verbs: [{verbs}]}}"
-    )
+/// Whose token this is, as `namespace/name`; of the token nothing else is told.
+fn account_of(token: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        sub: String,
+    }
+    let claims = token.split(|byte| *byte == b'.').nth(1)?;
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    let (namespace, name) = claims
+        .sub
+        .strip_prefix("system:serviceaccount:")?
+        .split_once(':')?;
+    let plain = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    };
+    (plain(namespace) && plain(name)).then(|| format!("{namespace}/{name}"))
 }
 
 /// A call to the API server that failed.
@@ -299,6 +330,24 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
+
+    #[test]
+    fn a_token_tells_whose_it_is_and_nothing_else() {
+        let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        for (token, wanted) in [
+            (
+                token(r#"{"sub": "system:serviceaccount:security:keyferry"}"#),
+                Some("security/keyferry"),
+            ),
+            (token(r#"{"sub": "hunter2"}"#), None),
+            (token(r#"{"sub": "system:serviceaccount:a:hunter 2"}"#), None),
+            (token("hunter2"), None),
+            ("hunter2".into(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(account_of(token.as_bytes()).as_deref(), wanted, "{token}");
+        }
+    }
 
     #[test]
     fn what_the_api_server_does_not_do_passes_and_what_it_refuses_does_not() {

@@ -81,7 +81,11 @@ mod tests {
             .map(|level| -> &'static str { format!("tracing::{level}!(").leak() })
             .into_iter()
             .flat_map(line)
-            .map(|at| source[at..].split_once(';').map_or(&source[at..], |(line, _)| line))
+            .map(|at| {
+                source[at..]
+                    .split_once(';')
+                    .map_or(&source[at..], |(line, _)| line)
+            })
             .collect()
     }
 
@@ -93,7 +97,10 @@ mod tests {
             let field = &rest[..end.map_or(rest.len(), |end| end + 1)];
             (field.len() > 1 && !SHOWN.contains(&field)).then_some(field)
         };
-        let mut faults: Vec<&str> = line.match_indices(['?', '%']).filter_map(|(at, _)| odd(at)).collect();
+        let mut faults: Vec<&str> = line
+            .match_indices(['?', '%'])
+            .filter_map(|(at, _)| odd(at))
+            .collect();
         faults.extend(line.contains('{').then_some("{"));
         faults.extend(line.contains("dyn ").then_some("dyn "));
         faults
@@ -102,7 +109,10 @@ mod tests {
     #[test]
     fn no_log_line_takes_an_error_as_a_library_shows_it() {
         assert_eq!(faults(r#"?error, "not renewed")"#), ["?error"]);
-        assert_eq!(faults(r#"%error, store = %key, "not renewed: {e:?}")"#), ["%error", "{"]);
+        assert_eq!(
+            faults(r#"%error, store = %key, "not renewed: {e:?}")"#),
+            ["%error", "{"]
+        );
         assert!(faults(r#"error, name = %key.name, "not renewed; again")"#).is_empty());
         let mut files = Vec::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);

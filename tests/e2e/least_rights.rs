@@ -146,8 +146,8 @@ fn two_tenants_are_served_with_roles_only_and_what_is_missing_is_named() {
             .await?;
         for part in [
             "cannot create a token for ServiceAccount security/vault-reviewer",
-            "add {namespace: security, name: vault-reviewer} to the chart's rbac.serviceAccountTokenNames",
-            "a Role in namespace security",
+            "add security/vault-reviewer to the chart's rbac.serviceAccountTokens, or bind a Role in namespace security to \
+             ServiceAccount security/keyferry, with the rule {apiGroups: [\"\"], ",
             "resources: [\"serviceaccounts/token\"], resourceNames: [\"vault-reviewer\"], verbs: [\"create\"]",
         ] {
             ensure!(message.contains(part), "{message}");
@@ -156,12 +156,11 @@ fn two_tenants_are_served_with_roles_only_and_what_is_missing_is_named() {
         let token = json!({"name": "token", "key": "token", "namespace": "default"});
         given["spec"]["provider"]["vault"]["auth"] = json!({ "tokenSecretRef": token });
         cluster.apply(&given.to_string()).await?;
-        let rule = "a Role in namespace default to its ServiceAccount, with the rule {apiGroups: [\"\"], resources: [\"secrets\"], \
+        let rule = "a Role in namespace default to ServiceAccount security/keyferry, with the rule {apiGroups: [\"\"], resources: [\"secrets\"], \
                     resourceNames: [\"token\"], verbs: [\"get\", \"list\", \"watch\"]}";
         own.wait_ready("clustersecretstore", "", "teams", "False", rule)
             .await?;
-        let more = "rbac.serviceAccountTokenNames[1].namespace=security,rbac.serviceAccountTokenNames[1].name=vault-reviewer,\
-                    rbac.serviceAccountTokenNames[0].namespace=security,rbac.serviceAccountTokenNames[0].name=eso-vault-auth";
+        let more = "rbac.serviceAccountTokens={security/eso-vault-auth,security/vault-reviewer}";
         cluster.install_chart(&["-f", &values, "--set", more]).await?;
         cluster.apply(&store).await?;
         // The right is there; that Vault's role does not know the account is another matter.
@@ -355,6 +354,68 @@ fn a_store_that_nobody_may_use_says_so_and_is_ready_all_the_same() {
             .await?;
         own.wait_ready("externalsecret", "default", "app", "True", "secret synced")
             .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn tokens_beyond_the_narrow_form_name_the_entry_that_is_missing_and_one_entry_cures_it() {
+    play(async {
+        let own = Own::start().await?;
+        let narrow = async |list: &str| {
+            let set = format!("rbac.serviceAccountTokens={{{list}}}");
+            own.cluster.install_chart(&["--set", &set]).await
+        };
+        let notes = own.cluster.install_chart(&[]).await?;
+        ensure!(
+            notes.contains("Tokens may be requested for every ServiceAccount of the cluster")
+                && notes.contains("--set 'rbac.serviceAccountTokens={security/"),
+            "{notes}"
+        );
+        let notes = narrow("default/app").await?;
+        ensure!(
+            notes.contains("ServiceAccounts (namespace/name) and all of these namespaces: default/app"),
+            "{notes}"
+        );
+        let _operator = own.operator().await?;
+        let store = json!({
+            "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "teams"},
+            "spec": {"provider": {"vault": {"server": own.vault.address(), "path": "secret", "auth": login()}}},
+        });
+        own.cluster.apply(&store.to_string()).await?;
+        let wait = async |status: &str, word: &str| {
+            own.wait_ready("clustersecretstore", "", "teams", status, word)
+                .await
+        };
+        let message = wait("False", "the operator may not").await?;
+        for part in [
+            "cannot create a token for ServiceAccount security/eso-vault-auth",
+            "add security/eso-vault-auth to the chart's rbac.serviceAccountTokens, or bind a Role in namespace security to \
+             ServiceAccount security/keyferry, with the rule",
+            "{apiGroups: [\"\"], resources: [\"serviceaccounts/token\"], resourceNames: [\"eso-vault-auth\"], verbs: \
+             [\"create\"]}",
+        ] {
+            ensure!(message.contains(part), "{message}");
+        }
+        narrow("default/app,security/eso-vault-auth").await?;
+        wait("True", "store validated").await?;
+        // A whole namespace, and not the ones beside it.
+        narrow("default").await?;
+        let may = async |namespace: &str| {
+            let args = [
+                "auth",
+                "can-i",
+                "create",
+                "serviceaccounts/anybody",
+                "--subresource=token",
+                "-n",
+                namespace,
+                "--as=system:serviceaccount:security:keyferry",
+            ];
+            let answer = own.cluster.kubectl(&args, "").await;
+            answer.is_ok_and(|answer| answer.trim() == "yes")
+        };
+        ensure!(may("default").await && !may("security").await);
         Ok(())
     });
 }

@@ -37,7 +37,7 @@
   verbs: {{ toJson .verbs }}
 {{- end }}
 {{- end }}
-{{- if and .Values.rbac.serviceAccountTokenCreate (not .Values.rbac.serviceAccountTokenNames) }}
+{{- if and .Values.rbac.serviceAccountTokenCreate (not .Values.rbac.serviceAccountTokens) }}
 - apiGroups: [""]
   resources: ["serviceaccounts/token"]
   verbs: ["create"]
