@@ -135,7 +135,7 @@ fn bytes(value: &Json) -> SecretBytes {
     match value {
         Json::String(text) | Json::Number(text) => text.as_str().into(),
         Json::Null => SecretBytes::default(),
-        Json::Bool(_) | Json::Array(_) | Json::Object(_) => {
+        Json::Bool(_) | Json::Array(_) | Json::Object(_) | Json::Nested(_) => {
             SecretBytes::new(value.to_go_string().into_bytes())
         }
     }
@@ -157,12 +157,7 @@ fn through_float(mut json: Json) -> Json {
 
 /// Every number as `encoding/json` writes it after Go has read it into a float.
 pub(super) fn nested_through_float(json: &mut Json) {
-    match json {
-        Json::Number(text) => *json = Json::Number(number::in_json(text)),
-        Json::Array(items) => items.iter_mut().for_each(nested_through_float),
-        Json::Object(members) => members.values_mut().for_each(nested_through_float),
-        Json::Null | Json::Bool(_) | Json::String(_) => {}
-    }
+    json.change_numbers(number::in_json);
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::value::RawValue;
 use zeroize::{Zeroize, Zeroizing};
+
+mod read;
 
 /// How deep objects and arrays may be nested; deeper ones are refused rather than risking the stack.
 pub const MAX_DEPTH: usize = 128;
@@ -13,7 +14,10 @@ pub const MAX_DEPTH: usize = 128;
 ///
 /// Numbers keep the text they had, because users store account numbers and PINs as numbers and a trip through
 /// a float would change them.
-#[derive(Clone, PartialEq, Eq, Default)]
+///
+/// What is nested deeper than what is asked for stays text until it is written: a tree of it takes forty times its
+/// size.
+#[derive(Clone, Default)]
 pub enum Json {
     /// `null`
     #[default]
@@ -28,7 +32,13 @@ pub enum Json {
     Array(Vec<Json>),
     /// An object; of equal keys the last one counts, as in Go.
     Object(BTreeMap<String, Json>),
+    /// An array or an object, as the text that it was.
+    Nested(Nested),
 }
+
+/// The text of an array or an object that was checked as a whole; wiped when dropped.
+#[derive(Clone)]
+pub struct Nested(Zeroizing<String>);
 
 /// Why a text is not JSON that we accept; never holds any of the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,45 +60,23 @@ pub enum JsonError {
     /// It is nested too deeply.
     #[error("the JSON text is nested more than {MAX_DEPTH} levels deep")]
     TooDeep,
+    /// A tree of it would take too much memory.
+    #[error(
+        "the JSON text holds too many members and elements: they take more than {} MiB in memory",
+        read::MAX_TREE >> 20
+    )]
+    TooLarge,
 }
 
 impl Json {
-    /// Reads one JSON value; anything but white space after it is an error.
+    /// Reads one JSON value; anything but white space after it is an error. The arrays and objects in it stay text.
     pub fn parse(text: &[u8]) -> Result<Self, JsonError> {
-        let raw: &RawValue = serde_json::from_slice(text).map_err(|error| match error.classify() {
-            serde_json::error::Category::Eof => JsonError::Truncated,
-            _ => JsonError::Syntax {
-                line: error.line(),
-                column: error.column(),
-            },
-        })?;
-        Self::from_raw(raw, 0)
+        Self::parse_levels(text, 1)
     }
 
-    fn from_raw(raw: &RawValue, depth: usize) -> Result<Self, JsonError> {
-        let text = raw.get();
-        // The text was checked as a whole before, so what can still fail is the Unicode of a string.
-        let unicode = |_| JsonError::Unicode;
-        match text.as_bytes().first() {
-            Some(b'{' | b'[') if depth == MAX_DEPTH => Err(JsonError::TooDeep),
-            Some(b'{') => {
-                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(unicode)?;
-                let members = members
-                    .into_iter()
-                    .map(|(key, value)| Ok((key, Self::from_raw(value, depth + 1)?)));
-                Ok(Self::Object(members.collect::<Result<_, JsonError>>()?))
-            }
-            Some(b'[') => {
-                let items: Vec<&RawValue> = serde_json::from_str(text).map_err(unicode)?;
-                let items = items.into_iter().map(|value| Self::from_raw(value, depth + 1));
-                Ok(Self::Array(items.collect::<Result<_, JsonError>>()?))
-            }
-            Some(b'"') => Ok(Self::String(serde_json::from_str(text).map_err(unicode)?)),
-            Some(b't') => Ok(Self::Bool(true)),
-            Some(b'f') => Ok(Self::Bool(false)),
-            Some(b'n') => Ok(Self::Null),
-            _ => Ok(Self::Number(text.to_owned())),
-        }
+    /// The same with a tree of so many levels.
+    pub fn parse_levels(text: &[u8], levels: usize) -> Result<Self, JsonError> {
+        read::parse(text, levels)
     }
 
     /// What it is, in the words of JSON; safe to print.
@@ -101,6 +89,8 @@ impl Json {
             Self::String(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
+            Self::Nested(text) if text.is_array() => "an array",
+            Self::Nested(_) => "an object",
         }
     }
 
@@ -116,10 +106,11 @@ impl Json {
                 .iter()
                 .map(|(key, member)| key.len() + member.size())
                 .sum(),
+            Self::Nested(text) => text.0.len(),
         }
     }
 
-    /// The member of an object.
+    /// The member of an object that is no text.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Self> {
         match self {
@@ -142,6 +133,15 @@ impl Json {
     pub fn into_object(mut self) -> Option<BTreeMap<String, Self>> {
         match &mut self {
             Self::Object(members) => Some(std::mem::take(members)),
+            Self::Nested(text) => match Self::parse(text.0.as_bytes()) {
+                Ok(mut json @ Self::Object(_)) => {
+                    if let Self::Object(members) = &mut json {
+                        return Some(std::mem::take(members));
+                    }
+                    None
+                }
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -176,6 +176,20 @@ impl Json {
                     .map(|(key, value)| go_string_len(key) + value.size_hint() + 2)
                     .sum::<usize>()
             }
+            Self::Nested(text) => text.written_len(),
+        }
+    }
+
+    /// Rewrites every number.
+    pub fn change_numbers(&mut self, change: fn(&str) -> String) {
+        match self {
+            Self::Number(text) => *self = Self::Number(change(text)),
+            Self::Array(items) => items.iter_mut().for_each(|item| item.change_numbers(change)),
+            Self::Object(members) => members
+                .values_mut()
+                .for_each(|member| member.change_numbers(change)),
+            Self::Nested(text) => text.change_numbers(change),
+            Self::Null | Self::Bool(_) | Self::String(_) => {}
         }
     }
 
@@ -208,9 +222,26 @@ impl Json {
                 }
                 out.push('}');
             }
+            Self::Nested(text) => text.write(out, html),
         }
     }
 }
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Bool(one), Self::Bool(two)) => one == two,
+            (Self::Number(one), Self::Number(two)) | (Self::String(one), Self::String(two)) => one == two,
+            _ => {
+                self.kind() == other.kind()
+                    && Zeroizing::new(self.to_go_string()) == Zeroizing::new(other.to_go_string())
+            }
+        }
+    }
+}
+
+impl Eq for Json {}
 
 impl Drop for Json {
     fn drop(&mut self) {

@@ -283,7 +283,11 @@ impl SecretPath {
             return Self::not_found(&reply.body);
         }
         let body = reply.success()?;
-        let mut root = parse(&body)?.into_object().ok_or(VaultError::NotVault)?;
+        let levels = match (question, self.version) {
+            (Question::Value(_), KvVersion::V1) => 2,
+            _ => 3,
+        };
+        let mut root = parse(&body, levels)?.into_object().ok_or(VaultError::NotVault)?;
         let data = root.remove("data").ok_or(VaultError::NotVault)?;
         match question {
             Question::Value(_) => self.value(data),
@@ -313,7 +317,7 @@ impl SecretPath {
         if phrase.is_some() {
             return Err(VaultError::Status { status: 404, phrase });
         }
-        let root = parse(body).ok().and_then(Json::into_object);
+        let root = parse(body, 3).ok().and_then(Json::into_object);
         let root = root.ok_or(VaultError::NotVault)?;
         if matches!(root.get("warnings"), Some(Json::Array(warnings)) if !warnings.is_empty()) {
             return Err(VaultError::BadAnswer(
@@ -386,11 +390,16 @@ fn built<E: Endpoint>(endpoint: Option<E>) -> Result<Call, VaultError> {
     Call::new(&endpoint)
 }
 
-fn parse(body: &[u8]) -> Result<Json, VaultError> {
-    Json::parse(body).map_err(|error| match error {
+/// Levels: those of the answer itself, and one of what it tells. Whatever is nested in a value stays text.
+fn parse(body: &[u8], levels: usize) -> Result<Json, VaultError> {
+    Json::parse_levels(body, levels).map_err(|error| match error {
         JsonError::Truncated if !body.is_empty() => VaultError::Unreachable(Unreachable::Broken),
         JsonError::Truncated | JsonError::Syntax { .. } => VaultError::NotVault,
         JsonError::Unicode => VaultError::BadAnswer("Vault's answer holds a text that is not valid Unicode"),
+        JsonError::TooLarge => VaultError::BadAnswer(
+            "Vault's answer holds too many members and elements: they take more than 40 MiB in memory; keep fewer in one \
+             secret",
+        ),
         JsonError::TooDeep => {
             VaultError::BadAnswer("Vault's answer is nested more than 128 levels deep and was not read")
         }

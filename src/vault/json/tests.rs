@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::prelude::*;
+use serde_json::value::RawValue;
 
 use super::*;
 
@@ -96,6 +97,94 @@ fn the_members_can_be_taken_out_of_an_object_only() {
     assert!(Json::parse(b"[1]").unwrap().into_object().is_none());
 }
 
+/// What this reading replaced: a tree of the whole, each level read by the library.
+fn as_a_whole_tree(text: &[u8]) -> Option<Json> {
+    fn tree(raw: &RawValue, depth: usize) -> Option<Json> {
+        let text = raw.get();
+        Some(match text.as_bytes().first()? {
+            b'{' | b'[' if depth == MAX_DEPTH => return None,
+            b'{' => {
+                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+                let members = members.into_iter();
+                let members = members.map(|(key, value)| Some((key, tree(value, depth + 1)?)));
+                Json::Object(members.collect::<Option<_>>()?)
+            }
+            b'[' => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+                let items = items.into_iter().map(|value| tree(value, depth + 1));
+                Json::Array(items.collect::<Option<_>>()?)
+            }
+            b'"' => Json::String(serde_json::from_str(text).ok()?),
+            b't' => Json::Bool(true),
+            b'f' => Json::Bool(false),
+            b'n' => Json::Null,
+            _ => Json::Number(text.to_owned()),
+        })
+    }
+    tree(serde_json::from_slice(text).ok()?, 0)
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    let string = prop_oneof![
+        any::<String>().prop_map(|text| go_string(&text).to_string()),
+        "\"(a|b|\\\\u0061|\\\\n|\\\\\"|\\\\ud83d|\\\\ude00|\\\\\\\\|<|é){0,4}\"",
+    ];
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        any::<bool>().prop_map(|value| value.to_string()),
+        "-?(0|[1-9][0-9]{0,3})(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,2})?",
+        string.clone(),
+    ];
+    leaf.prop_recursive(6, 64, 6, move |inner| {
+        let member = (string.clone(), " {0,1}", inner.clone())
+            .prop_map(|(key, space, value)| key + &space + ":" + &value);
+        prop_oneof![
+            prop::collection::vec(inner, 0..6).prop_map(|items| format!("[ {}]", items.join(" ,\n"))),
+            prop::collection::vec(member, 0..6).prop_map(|members| format!("{{{} }}", members.join(",\t"))),
+        ]
+    })
+}
+
+#[test]
+fn arrays_and_objects_within_a_value_stay_text() {
+    let body = format!("{{\"data\":{{\"data\":{{\"v\":[{}1]}}}}}}", "1,".repeat(4 << 20));
+    let json = Json::parse_levels(body.as_bytes(), 3).unwrap();
+    assert!(json.size() < body.len() + 1000, "{} bytes", json.size());
+    assert_eq!(json.to_go_string(), body);
+}
+
+#[test]
+fn a_tree_that_takes_too_much_memory_is_refused_and_none_of_a_mebibyte_is() {
+    let of = |open: &str, item: &str, close: &str, size: usize| {
+        format!(
+            "{open}{}{}{close}",
+            item.repeat(size / item.len()),
+            item.trim_end_matches(',')
+        )
+    };
+    for (open, item, close) in [
+        ("[", "1,", "]"),
+        ("[", "{},", "]"),
+        ("[", "\"\",", "]"),
+        ("[", "[1],", "]"),
+        ("{", "\"\":1,", "}"),
+        ("{", "\"\":{\"\":1},", "}"),
+    ] {
+        assert_eq!(
+            Json::parse(of(open, item, close, 1 << 20).as_bytes()).err(),
+            None,
+            "{item}"
+        );
+        let large = of(open, item, close, 8 << 20);
+        let (one, three) = (
+            Json::parse(large.as_bytes()),
+            Json::parse_levels(large.as_bytes(), 3),
+        );
+        assert_eq!(three.err(), Some(JsonError::TooLarge), "{item}");
+        drop(one);
+    }
+}
+
 fn any_json() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
@@ -116,6 +205,26 @@ proptest! {
     fn what_is_written_is_read_back_unchanged(json in any_json()) {
         let text = json.to_go_string();
         prop_assert!(Json::parse(text.as_bytes()).unwrap() == json);
+    }
+
+    #[test]
+    fn text_is_read_and_written_as_a_tree_of_the_whole_is(text in any_text(), levels in 0_usize..5) {
+        let whole = as_a_whole_tree(text.as_bytes());
+        let read = Json::parse_levels(text.as_bytes(), levels);
+        // Half a pair is refused now also in a member that a later one of the same key replaces.
+        let halves = text.contains("\\ud83d") || text.contains("\\ude00");
+        let stricter = halves && read.as_ref().err() == Some(&JsonError::Unicode);
+        prop_assert!(stricter || read.is_ok() == whole.is_some());
+        if let (Ok(mut read), Some(mut whole)) = (read, whole) {
+            prop_assert_eq!(read.to_go_string(), whole.to_go_string());
+            prop_assert_eq!(read.to_go_string_without_html(), whole.to_go_string_without_html());
+            prop_assert_eq!(read.kind(), whole.kind());
+            prop_assert!(read.to_go_string().len() <= read.size_hint());
+            let change = |text: &str| format!("{}1", text.len());
+            read.change_numbers(change);
+            whole.change_numbers(change);
+            prop_assert_eq!(read.to_go_string(), whole.to_go_string());
+        }
     }
 
     #[test]
