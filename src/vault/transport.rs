@@ -10,9 +10,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect;
 use rustify::endpoint::Endpoint;
+use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use tokio::time::sleep;
 use url::{Host, Url};
 use zeroize::Zeroizing;
@@ -69,7 +71,9 @@ impl Token {
     /// If what remains is empty or cannot stand in a header.
     pub fn new(bytes: &SecretBytes) -> Result<Self, VaultError> {
         let trimmed = bytes.expose().trim_ascii();
-        let mut value = HeaderValue::from_bytes(trimmed)
+        // Every copy of the header is a handle of these bytes, and the last one wipes them.
+        let wiped = Bytes::from_owner(Zeroizing::new(trimmed.to_vec()));
+        let mut value = HeaderValue::from_maybe_shared(wiped)
             .map_err(|_| VaultError::BadRequest("the token has characters that no header may hold".into()))?;
         if trimmed.is_empty() {
             return Err(VaultError::BadRequest("the token is empty".into()));
@@ -82,7 +86,7 @@ impl Token {
 /// One request, complete but for the server.
 #[derive(Clone)]
 pub struct Call {
-    request: Box<http::Request<Vec<u8>>>,
+    request: Box<http::Request<Bytes>>,
     token: Option<Token>,
     namespace: Namespace,
 }
@@ -109,10 +113,28 @@ impl Call {
             .request("http://vault/v1")
             .map_err(|_| VaultError::BadRequest("the path cannot be written as a URL".into()))?;
         Ok(Self {
-            request: Box::new(request),
+            request: Box::new(request.map(wiped)),
             token: None,
             namespace: Namespace::Servers,
         })
+    }
+
+    /// A login at a mount: `path` follows `auth/`, and these are the fields of its body.
+    ///
+    /// The request types of vaultrs for logins are not used: they keep proofs in texts that nobody wipes.
+    ///
+    /// # Errors
+    /// If the path cannot be written as a URL.
+    pub fn login(path: &str, fields: &[(&str, &str)]) -> Result<Self, VaultError> {
+        let mut call = Self::new(&Login(path))?;
+        *call.request.body_mut() = Bytes::from_owner(object_of(fields)?);
+        Ok(call)
+    }
+
+    /// What it sends, for tests.
+    #[cfg(test)]
+    pub fn body(&self) -> &[u8] {
+        self.request.body()
     }
 
     /// The request as `GET ?list=true`, as Vault's own client lists: proxies refuse methods that they do not
@@ -158,6 +180,42 @@ impl Call {
         self.namespace = Namespace::Root;
         self
     }
+}
+
+/// Where a login is posted to, below `auth/`.
+struct Login<'a>(&'a str);
+
+impl Endpoint for Login<'_> {
+    type Response = ();
+    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
+    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
+
+    fn path(&self) -> String {
+        format!("/auth/{}", self.0)
+    }
+
+    fn method(&self) -> RequestMethod {
+        RequestMethod::POST
+    }
+}
+
+fn wiped(body: Vec<u8>) -> Bytes {
+    Bytes::from_owner(Zeroizing::new(body))
+}
+
+/// A JSON object of texts. Its buffer is as large as it can get, so that no smaller one is left behind unwiped.
+///
+/// # Errors
+/// Never: texts can be written as JSON.
+pub fn object_of(fields: &[(&str, &str)]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    // An escape is six bytes for one.
+    let most = |(name, value): &(&str, &str)| 6 * (name.len() + value.len()) + 6;
+    let room = fields.iter().map(most).sum::<usize>() + 2;
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
+    let mut writer = serde_json::Serializer::new(&mut *body);
+    serde::Serializer::collect_map(&mut writer, fields.iter().copied())
+        .map_err(|_| VaultError::BadRequest("the login is incomplete".into()))?;
+    Ok(body)
 }
 
 /// What came back, whatever its status.

@@ -1,9 +1,8 @@
 //! `appRole`: a role ID and a secret ID, as machines log in.
 
 use async_trait::async_trait;
-use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 
-use super::{Method, Proof, complete, mount_or, text};
+use super::{Method, Proof, login_at, mount_or, text};
 use crate::api::vault::VaultAppRole;
 use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Need, Scope, SecretKey};
@@ -86,13 +85,9 @@ impl Method for AppRole {
             }
         };
         let secret_id = cluster.secret(&self.secret_id, identity).await?;
-        let mut request = LoginWithApproleRequest::builder();
-        request
-            .mount(self.mount.as_str())
-            .role_id(role_id)
-            .secret_id(text(&secret_id, "the secret ID")?.trim());
+        let secret = text(&secret_id, "the secret ID")?.trim();
         Ok(Proof::Login {
-            call: complete(request.build().ok())?,
+            call: login_at(&self.mount, &[("role_id", role_id), ("secret_id", secret)])?,
             whose: format!("the secret ID in Secret {}", self.secret_id.place(identity)),
         })
     }

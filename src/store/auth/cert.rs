@@ -1,12 +1,8 @@
 //! `cert`: the client certificate that the connection shows.
 
 use async_trait::async_trait;
-use rustify::endpoint::Endpoint;
-use rustify::enums::{RequestMethod, RequestType, ResponseType};
-use rustify::errors::ClientError;
-use serde_json::json;
 
-use super::{Method, Proof, complete, mount_or, role_at};
+use super::{Method, Proof, login_at, mount_or, role_at};
 use crate::api::meta::SecretKeySelector;
 use crate::api::vault::VaultCertAuth;
 use crate::store::credentials::{CredentialError, Credentials, Identity};
@@ -21,34 +17,6 @@ pub struct Cert {
     /// Empty for whichever role the certificate matches.
     role: String,
     shown: ClientCertificate,
-}
-
-/// The request of vaultrs names the role in a field that Vault does not read.
-struct CertLogin<'a> {
-    mount: &'a str,
-    role: &'a str,
-}
-
-impl Endpoint for CertLogin<'_> {
-    type Response = ();
-    const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
-    const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
-
-    fn path(&self) -> String {
-        format!("/auth/{}/login", self.mount)
-    }
-
-    fn method(&self) -> RequestMethod {
-        RequestMethod::POST
-    }
-
-    fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
-        let body = match self.role {
-            "" => json!({}),
-            role => json!({"name": role}),
-        };
-        Ok(Some(body.to_string().into_bytes()))
-    }
 }
 
 impl Cert {
@@ -114,12 +82,10 @@ impl Method for Cert {
     }
 
     async fn proof(&self, _cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
-        let request = CertLogin {
-            mount: &self.mount,
-            role: &self.role,
-        };
+        let role = [("name", self.role.as_str())];
+        let named = if self.role.is_empty() { &[] } else { &role[..] };
         Ok(Proof::Login {
-            call: complete(Some(request))?,
+            call: login_at(&self.mount, named)?,
             whose: format!("the certificate in Secret {}", self.certificate().place(identity)),
         })
     }

@@ -13,10 +13,9 @@ use rsa::signature::{RandomizedSigner as _, SignatureEncoding as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
-use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 use zeroize::Zeroizing;
 
-use super::{Method, Proof, complete, mount_or, role_at};
+use super::{Method, Proof, login_at, mount_or, role_at};
 use crate::api::meta::SecretKeySelector;
 use crate::api::vault::VaultGcpAuth;
 use crate::store::credentials::{CredentialError, Credentials, Identity};
@@ -96,15 +95,6 @@ impl Gcp {
             .map_err(|_| "its private_key is too small to sign with")?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())).into())
     }
-
-    fn login(&self, file: &[u8], now: SystemTime) -> Result<JWTLoginRequest, String> {
-        let mut request = JWTLoginRequest::builder();
-        request
-            .mount(self.mount.as_str())
-            .role(self.role.as_str())
-            .jwt(self.jwt(file, now)?.as_str());
-        request.build().map_err(|_| "the login is incomplete".into())
-    }
 }
 
 fn unserved(scope: &Scope<'_>, auth: &VaultGcpAuth) -> Invalid {
@@ -144,9 +134,10 @@ impl Method for Gcp {
     async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let file = cluster.secret(&self.key, identity).await?;
         let place = format!("key \"{}\" of Secret {}", self.key.key, self.key.place(identity));
-        let login = self.login(file.expose(), SystemTime::now());
+        let jwt = self.jwt(file.expose(), SystemTime::now());
+        let jwt = jwt.map_err(|error| format!("{place}: {error}"))?;
         Ok(Proof::Login {
-            call: complete(Some(login.map_err(|error| format!("{place}: {error}"))?))?,
+            call: login_at(&self.mount, &[("role", &self.role), ("jwt", &jwt)])?,
             whose: format!("the service account in {place}"),
         })
     }
@@ -197,12 +188,8 @@ mod tests {
     #[test]
     fn the_proof_is_signed_by_the_service_account_for_the_role_and_lives_five_minutes() {
         let now = UNIX_EPOCH + Duration::from_secs(1_000);
-        let login = gcp().login(file().to_string().as_bytes(), now).unwrap();
-        assert_eq!(
-            (login.mount.as_str(), login.role.as_deref()),
-            ("google", Some("dev"))
-        );
-        let (signed, signature) = login.jwt.rsplit_once('.').unwrap();
+        let jwt = gcp().jwt(file().to_string().as_bytes(), now).unwrap();
+        let (signed, signature) = jwt.rsplit_once('.').unwrap();
         let signature = Signature::try_from(URL_SAFE_NO_PAD.decode(signature).unwrap().as_slice()).unwrap();
         VerifyingKey::<Sha256>::new(KEY.to_public_key())
             .verify(signed.as_bytes(), &signature)

@@ -7,18 +7,18 @@ use async_trait::async_trait;
 use aws_credential_types::Credentials as Keys;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
-use vaultrs::api::auth::aws::requests::IamLoginRequest;
+use zeroize::Zeroizing;
 
 use super::aws::own::Own;
 use super::aws::sign::{Place, Request, sign};
 use super::aws::sts::{FORM, Sts, VERSION, signed_url};
 use super::aws::{self};
-use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
+use super::{Method, Proof, login_at, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultAwsAuthSecretRef, VaultAwsJwtAuth, VaultIamAuth};
 use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource, TOKEN_SECONDS};
 use crate::store::scope::{Invalid, Need, ReferenceKind, Scope, SecretKey, object_name};
 use crate::vault::error::VaultError;
+use crate::vault::transport::object_of;
 
 const REGION: &str = "us-east-1";
 const SERVER_ID: &str = "x-vault-aws-iam-server-id";
@@ -60,6 +60,9 @@ const EXPLANATIONS: &[(&str, &str)] = &[
          clocks",
     ),
 ];
+
+/// The fields of the login's body.
+type Fields = [(&'static str, Zeroizing<String>); 5];
 
 /// A login by the AWS auth method.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +125,7 @@ impl Iam {
     }
 
     /// The login with a signed request to say who we are.
-    fn login(&self, keys: &Keys, time: SystemTime) -> Result<IamLoginRequest, String> {
+    fn login(&self, keys: &Keys, time: SystemTime) -> Result<Fields, String> {
         let url = signed_url(&self.region);
         let body = format!("Action=GetCallerIdentity&Version={VERSION}");
         let mut headers = vec![("content-type", FORM)];
@@ -140,15 +143,14 @@ impl Iam {
         let signed = sign(&request, keys, place, time)?;
         let all = headers.iter().copied();
         let all = all.chain(signed.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let all: Map<String, Value> = all.map(|(name, value)| (name.into(), value.into())).collect();
-        Ok(IamLoginRequest {
-            mount: self.mount.clone(),
-            role: Some(self.vault_role.clone()),
-            iam_http_request_method: request.method.into(),
-            iam_request_url: STANDARD.encode(&url),
-            iam_request_body: STANDARD.encode(&body),
-            iam_request_headers: STANDARD.encode(Value::Object(all).to_string()),
-        })
+        let headers = object_of(&all.collect::<Vec<_>>()).map_err(|error| error.to_string())?;
+        Ok([
+            ("role", self.vault_role.clone().into()),
+            ("iam_http_request_method", Zeroizing::new(request.method.into())),
+            ("iam_request_url", STANDARD.encode(&url).into()),
+            ("iam_request_body", STANDARD.encode(&body).into()),
+            ("iam_request_headers", STANDARD.encode(headers.as_slice()).into()),
+        ])
     }
 
     /// The keys to sign with, and whose they are.
@@ -315,7 +317,10 @@ impl Method for Iam {
         let (keys, whose) = self.keys(cluster, identity, &variable).await?;
         let login = self.login(&keys, SystemTime::now())?;
         Ok(Proof::Login {
-            call: complete(Some(login))?,
+            call: login_at(
+                &self.mount,
+                &login.each_ref().map(|(name, value)| (*name, value.as_str())),
+            )?,
             whose,
         })
     }
@@ -326,7 +331,7 @@ impl Method for Iam {
 mod tests {
     use std::time::Duration;
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::external_secret::StoreKind;
@@ -364,22 +369,10 @@ mod tests {
         .unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_440_938_160);
         let login = iam.login(&keys, time).unwrap();
-        assert_eq!(
-            (
-                login.mount.as_str(),
-                login.role.as_deref(),
-                login.iam_http_request_method.as_str()
-            ),
-            ("aws", Some("dev"), "POST")
-        );
-        assert_eq!(
-            decoded(&login.iam_request_url),
-            "https://sts.eu-south-2.amazonaws.com/"
-        );
-        assert_eq!(
-            decoded(&login.iam_request_body),
-            "Action=GetCallerIdentity&Version=2011-06-15"
-        );
+        let [role, method, url, body, headers] = login.each_ref().map(|(_, value)| value.as_str());
+        assert_eq!((role, method), ("dev", "POST"));
+        assert_eq!(decoded(url), "https://sts.eu-south-2.amazonaws.com/");
+        assert_eq!(decoded(body), "Action=GetCallerIdentity&Version=2011-06-15");
         // The signature was computed apart from this program, with HMAC and SHA-256 by hand.
         let wanted = json!({
             "content-type": "application/x-www-form-urlencoded; charset=utf-8",
@@ -390,7 +383,7 @@ mod tests {
                 SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-vault-aws-iam-server-id, \
                 Signature=2f0be2ae61c2be4fcb67451653c912ae3e918e5e7b04201247cb68a571160495",
         });
-        let headers: Value = serde_json::from_str(&decoded(&login.iam_request_headers)).unwrap();
+        let headers: Value = serde_json::from_str(&decoded(headers)).unwrap();
         assert_eq!(headers, wanted);
     }
 

@@ -1,9 +1,8 @@
 //! `jwt`: a signed token of a ServiceAccount or of somebody else, which Vault checks by itself.
 
 use async_trait::async_trait;
-use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 
-use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
+use super::{Method, Proof, login_at, mount_or, no_role, role_at, text};
 use crate::api::vault::{VaultJwtAuth, VaultServiceAccountToken};
 use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource, TOKEN_SECONDS};
 use crate::store::scope::{Invalid, Need, Scope, object_name};
@@ -115,13 +114,9 @@ impl Method for Jwt {
 
     async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let token = cluster.jwt(&self.jwt, identity).await?;
-        let mut request = JWTLoginRequest::builder();
-        request
-            .mount(self.mount.as_str())
-            .role(self.role.as_str())
-            .jwt(text(&token.jwt, "the token")?.trim());
+        let jwt = text(&token.jwt, "the token")?.trim();
         Ok(Proof::Login {
-            call: complete(request.build().ok())?,
+            call: login_at(&self.mount, &[("jwt", jwt), ("role", &self.role)])?,
             whose: token.whose,
         })
     }

@@ -1,9 +1,8 @@
 //! The Kubernetes auth method: a ServiceAccount's token that Vault has reviewed by the API server.
 
 use async_trait::async_trait;
-use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
 
-use super::{Method, Proof, complete, mount_or, no_role, role_at, text};
+use super::{Method, Proof, login_at, mount_or, no_role, role_at, text};
 use crate::api::vault::VaultKubernetesAuth;
 use crate::store::credentials::{CredentialError, Credentials, Identity, JwtSource};
 use crate::store::scope::{Invalid, Need, Scope};
@@ -68,13 +67,9 @@ impl Method for Kubernetes {
 
     async fn proof(&self, cluster: &dyn Credentials, identity: &Identity) -> Result<Proof, CredentialError> {
         let token = cluster.jwt(&self.jwt, identity).await?;
-        let mut request = LoginWithKubernetesRequest::builder();
-        request
-            .mount(self.mount.as_str())
-            .role(self.role.as_str())
-            .jwt(text(&token.jwt, "the ServiceAccount token")?.trim());
+        let jwt = text(&token.jwt, "the ServiceAccount token")?.trim();
         Ok(Proof::Login {
-            call: complete(request.build().ok())?,
+            call: login_at(&self.mount, &[("role", &self.role), ("jwt", jwt)])?,
             whose: token.whose,
         })
     }

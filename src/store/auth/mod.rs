@@ -255,10 +255,9 @@ fn is_wrong_proof(answer: &VaultError) -> bool {
     )
 }
 
-/// A request of one of vaultrs' types, which fail to build only if a field was forgotten.
-fn complete<E: rustify::endpoint::Endpoint>(request: Option<E>) -> Result<Call, String> {
-    let request = request.ok_or("the login is incomplete")?;
-    Call::new(&request).map_err(|error| error.to_string())
+/// The login of a method that has no more to its path than a mount.
+fn login_at(mount: &str, fields: &[(&str, &str)]) -> Result<Call, String> {
+    Call::login(&format!("{mount}/login"), fields).map_err(|error| error.to_string())
 }
 
 /// A proof that Vault takes as text.

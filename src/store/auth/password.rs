@@ -1,12 +1,11 @@
 //! A user's name and password: what the methods `userPass` and `ldap` have in common.
 
-use vaultrs::api::auth::userpass::requests::LoginRequest;
-
-use super::{Proof, complete, mount_or, path_fault, text};
+use super::{Proof, mount_or, path_fault, text};
 use crate::api::meta::SecretKeySelector;
 use crate::store::credentials::{CredentialError, Credentials, Identity};
 use crate::store::scope::{Invalid, Scope, SecretKey};
 use crate::vault::error::VaultError;
+use crate::vault::transport::Call;
 
 /// Who logs in where, and where the password is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,18 +71,14 @@ impl Password {
         if password.is_empty() {
             return Err(format!("the password in Secret {place} is empty").into());
         }
-        let mut request = LoginRequest::builder();
-        request
-            .mount(self.mount.as_str())
-            .username(self.user.as_str())
-            .password(password);
+        let path = format!("{}/login/{}", self.mount, self.user);
         let newline = if password.ends_with('\n') {
             ", which ends with a newline,"
         } else {
             ""
         };
         Ok(Proof::Login {
-            call: complete(request.build().ok())?,
+            call: Call::login(&path, &[("password", password)]).map_err(|error| error.to_string())?,
             whose: format!("the password in Secret {place}{newline}"),
         })
     }

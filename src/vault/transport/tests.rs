@@ -74,6 +74,23 @@ fn the_path_of_a_renewal_has_no_stray_characters() {
 }
 
 #[test]
+fn a_login_is_posted_with_its_fields_and_leaves_no_copy_of_them() {
+    let odd = "p\"\\\n\u{1}\u{e9}";
+    let fields = [("role", "r"), ("password", odd)];
+    let call = Call::login("a b/login/x?", &fields).unwrap();
+    assert_eq!(call.request.method(), http::Method::POST);
+    assert_eq!(call.url("http://h:1"), "http://h:1/v1/auth/a%20b/login/x%3F");
+    let sent: serde_json::Value = serde_json::from_slice(call.body()).unwrap();
+    assert_eq!(sent, serde_json::json!({"role": "r", "password": odd}));
+    assert_eq!(&**object_of(&[]).unwrap(), b"{}");
+    // The buffer did not grow, and the copies of a call share it.
+    let worst = "\u{1}".repeat(1_000);
+    let body = object_of(&[("a", worst.as_str())]).unwrap();
+    assert!(body.len() > 6_000 && body.capacity() == 6 * 1_001 + 6 + 2);
+    assert_eq!(call.clone().body().as_ptr(), call.body().as_ptr());
+}
+
+#[test]
 fn a_token_with_a_trailing_newline_is_trimmed_and_one_with_a_newline_inside_is_refused() {
     assert!(Token::new(&"hvs.abc\n".into()).is_ok());
     assert!(Token::new(&"hvs.\nabc".into()).is_err());

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use aws_credential_types::Credentials as Keys;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign as sign_request};
 use aws_sigv4::sign::v4::SigningParams;
+use zeroize::Zeroizing;
 
 /// What is signed; the host comes from the URL.
 pub struct Request<'a> {
@@ -28,6 +29,9 @@ pub struct Place<'a> {
     pub service: &'a str,
 }
 
+/// Headers by name.
+pub type Signed = Vec<(String, Zeroizing<String>)>;
+
 /// The headers that must be sent beside those of the request: `authorization`, `x-amz-date`, and the session
 /// token if the keys have one.
 ///
@@ -38,7 +42,7 @@ pub fn sign(
     keys: &Keys,
     place: Place<'_>,
     time: SystemTime,
-) -> Result<Vec<(String, String)>, String> {
+) -> Result<Signed, String> {
     let identity = keys.clone().into();
     let params = SigningParams::builder()
         .identity(&identity)
@@ -56,7 +60,7 @@ pub fn sign(
         .map_err(|_| "the request to AWS has characters that no header or URL may hold")?;
     let headers = signed.output().headers();
     Ok(headers
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.to_owned(), Zeroizing::new(value.to_owned())))
         .collect())
 }
 
@@ -78,7 +82,7 @@ mod tests {
         headers: &[(&str, &str)],
         body: &str,
         token: Option<&str>,
-    ) -> Vec<(String, String)> {
+    ) -> Signed {
         let keys = Keys::new(
             "AKIDEXAMPLE",
             "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
@@ -102,7 +106,7 @@ mod tests {
         sign(&request, &keys, place, time).unwrap()
     }
 
-    fn authorization(headers: &[(String, String)]) -> &str {
+    fn authorization(headers: &[(String, Zeroizing<String>)]) -> &str {
         &headers
             .iter()
             .find(|(name, _)| name == "authorization")
@@ -201,7 +205,7 @@ mod tests {
                 "{name}"
             );
             assert!(
-                made.contains(&("x-amz-date".into(), "20150830T123600Z".into())),
+                made.contains(&("x-amz-date".into(), "20150830T123600Z".to_owned().into())),
                 "{name}"
             );
         }
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn a_session_token_is_sent_and_signed_as_in_the_vector_post_sts_header_before() {
         let made = vector("POST", "/", &[], "", Some(TOKEN));
-        assert!(made.contains(&("x-amz-security-token".into(), TOKEN.into())));
+        assert!(made.contains(&("x-amz-security-token".into(), TOKEN.to_owned().into())));
         assert_eq!(
             authorization(&made),
             "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \

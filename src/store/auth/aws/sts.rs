@@ -162,7 +162,7 @@ impl<'a> Sts<'a> {
                 .append_pair("Version", VERSION)
                 .finish(),
         );
-        let mut headers = vec![("content-type".to_owned(), FORM.to_owned())];
+        let mut headers = vec![("content-type".to_owned(), Zeroizing::new(FORM.to_owned()))];
         if let Some(keys) = signer {
             let request = Request {
                 method: "POST",
