@@ -5,6 +5,7 @@ pub mod auth;
 pub mod conditions;
 pub mod connection;
 pub mod credentials;
+pub mod down;
 pub mod exposure;
 pub mod fake;
 pub mod hold;
