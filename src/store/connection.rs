@@ -6,17 +6,19 @@
 //! nothing is sent but the probe, which is unauthenticated and unaudited; on the edge to `Up` everybody
 //! who subscribed is told (promise 2).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as AsyncMutex, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use super::down::Down;
 use super::down::down_since;
 use super::pace::{Lane, Paces};
 use super::permits::Permits;
 use super::place::{Asking, Place};
+use super::probing::{Pauses, Situation};
 use super::retries::Retries;
 use super::trial::{Seen, Trial};
 use crate::telemetry::metrics::Metrics;
@@ -38,8 +40,6 @@ const DOUBT_FIRST: Duration = Duration::from_secs(10);
 const DOUBT_MAX: Duration = Duration::from_secs(300);
 /// A call waits this long at most for its turn under a rate limit.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PROBE_FIRST: Duration = Duration::from_millis(250);
-const PROBE_LAST: Duration = Duration::from_secs(1);
 
 /// Whether a server is in service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,9 @@ pub struct Connection {
     paces: Mutex<Paces>,
     doubt: Mutex<Option<Doubt>>,
     metrics: Arc<Metrics>,
+    /// Whether somebody ever came to read here.
+    awaited: AtomicBool,
+    came: Arc<Notify>,
 }
 
 /// Standbys named an active node, and calls failed all the same.
@@ -101,6 +104,8 @@ impl Connection {
             permits: Permits::new(in_flight),
             paces: Mutex::default(),
             doubt: Mutex::default(),
+            awaited: AtomicBool::new(false),
+            came: Arc::default(),
             server,
             metrics,
         }))
@@ -122,6 +127,13 @@ impl Connection {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
+    }
+
+    /// Takes note that somebody reads here, or would.
+    pub fn is_awaited(&self) {
+        if !self.awaited.swap(true, Ordering::Relaxed) {
+            self.came.notify_one();
+        }
     }
 
     /// A place among the requests under way, for this namespace; waits for a free one and for the end of a rate limit.
@@ -395,41 +407,49 @@ impl Connection {
         *doubt = Some(Doubt { leader, until, wait });
     }
 
-    /// Watches over the server for as long as somebody holds it: while it is down, asks for its health
-    /// every 0.25 s rising to 1 s, and tells the subscribers when that changes.
-    pub async fn watch_over(connection: std::sync::Weak<Self>) {
+    /// Watches over the server for as long as somebody holds it: while it is down, asks for its health again and
+    /// again, and tells the subscribers when that changes. `another` says whether another server answers.
+    pub async fn watch_over(connection: std::sync::Weak<Self>, another: impl Fn() -> bool) {
         let Some(mut changes) = connection.upgrade().map(|strong| strong.subscribe()) else {
             return;
         };
-        let mut pause = PROBE_FIRST;
+        let mut pauses = Pauses::default();
         loop {
             let Some(strong) = connection.upgrade() else {
                 return;
             };
             match strong.health() {
                 Health::Up => {
-                    pause = PROBE_FIRST;
+                    pauses = Pauses::default();
                     drop(strong);
                     if changes.changed().await.is_err() {
                         return;
                     }
                 }
                 Health::Down(down) => {
-                    match strong.look(Some(down.outage)).await {
+                    let mut outage = down.outage;
+                    match strong.look(Some(outage)).await {
                         Ok(_) => {
                             strong.health.send_replace(Health::Up);
                             continue;
                         }
-                        Err(outage) if outage != down.outage => {
+                        Err(new) if new != outage => {
+                            outage = new;
                             strong.health.send_replace(Health::Down(Down { outage, ..down }));
                             // Something happens there: an unsealed node is about to lead, for example.
-                            pause = PROBE_FIRST;
+                            pauses = Pauses::default();
                         }
                         Err(_) => {}
                     }
+                    let pause = pauses.next(Situation {
+                        outage,
+                        awaited: strong.awaited.load(Ordering::Relaxed),
+                        another_answers: another(),
+                    });
+                    let came = strong.came.clone();
                     drop(strong);
-                    sleep(pause.mul_f64(rand::random_range(0.8..1.0))).await;
-                    pause = (pause * 2).min(PROBE_LAST);
+                    // The first who comes is looked for at once.
+                    let _ = timeout(pause.mul_f64(rand::random_range(0.8..1.0)), came.notified()).await;
                 }
             }
         }

@@ -169,8 +169,10 @@ impl Stores {
         }
         let connection = Connection::new(server.clone(), self.rules.in_flight, self.metrics.clone())?;
         connections.insert(server, Arc::downgrade(&connection));
-        tokio::spawn(Connection::watch_over(Arc::downgrade(&connection)));
         let (stores, weak) = (Arc::downgrade(self), Arc::downgrade(&connection));
+        let all = stores.clone();
+        let another = move || all.upgrade().is_some_and(|all| all.one_answers());
+        tokio::spawn(Connection::watch_over(weak.clone(), another));
         let mut health = connection.subscribe();
         tokio::spawn(async move {
             while health.changed().await.is_ok() {

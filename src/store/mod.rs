@@ -14,6 +14,7 @@ pub mod login;
 pub mod pace;
 pub mod permits;
 pub mod place;
+pub mod probing;
 pub mod retries;
 pub mod scope;
 pub mod session;
@@ -360,6 +361,13 @@ impl Stores {
             .count()
     }
 
+    /// Whether a server is in service at this moment.
+    fn one_answers(&self) -> bool {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut living = connections.values().filter_map(Weak::upgrade);
+        living.any(|connection| connection.health() == Health::Up)
+    }
+
     /// What a store depends on, in the cluster.
     #[must_use]
     pub fn references(&self, key: &StoreKey) -> Vec<Reference> {
@@ -491,10 +499,10 @@ impl Store {
 
     fn gate(self: &Arc<Self>) -> Gate {
         let live = self.live();
-        let connection = live
-            .connection
-            .as_ref()
-            .map(|connection| (connection.url(), connection.health()));
+        let connection = live.connection.as_ref().map(|connection| {
+            connection.is_awaited();
+            (connection.url(), connection.health())
+        });
         match (connection, &live.verdict) {
             (Some((url, Health::Down(down))), Some(_)) => Gate::Closed(Verdict::Outage {
                 url: url.into(),
