@@ -16,7 +16,7 @@ use crate::sync::plan::{Plan, is_costly, plan};
 use crate::sync::shape;
 
 /// Values that may wait in memory for their computation, in KiB, beside those of objects that hold a place in the queue.
-const WAITING_KIB: usize = 128 << 10;
+const WAITING_KIB: usize = 32 << 10;
 /// Bytes of templates that are parsed on the threads of the loops.
 const QUICK_TEMPLATES: usize = 16 << 10;
 
@@ -172,10 +172,10 @@ mod tests {
     #[tokio::test]
     async fn what_waits_with_much_in_memory_is_limited() {
         let computing = Computing::new(2);
-        let first = computing.may_wait(100 << 20);
-        assert!(first.is_some() && computing.may_wait(100 << 20).is_none());
+        let first = computing.may_wait(20 << 20);
+        assert!(first.is_some() && computing.may_wait(20 << 20).is_none());
         assert!(computing.may_wait(usize::MAX).is_none() && computing.may_wait(0).is_some());
         drop(first);
-        assert!(computing.may_wait(100 << 20).is_some());
+        assert!(computing.may_wait(20 << 20).is_some());
     }
 }

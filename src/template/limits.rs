@@ -1,5 +1,7 @@
 //! What one rendering may use, so that a template that never ends harms nobody else.
 
+use std::cell::Cell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::funcs::Fault;
@@ -8,6 +10,11 @@ use super::funcs::Fault;
 const STEPS: u64 = 5_000_000;
 /// Bytes made by functions and written, together. A Secret holds 1 MiB.
 const BYTES: u64 = 64 << 20;
+/// Renderings that make more text wait for one another: together they must not take the process's memory. Nobody waits
+/// for anything else while it holds this.
+static LARGE: Mutex<()> = Mutex::new(());
+/// Bytes that a rendering makes without waiting.
+const SMALL: u64 = 8 << 20;
 /// Bytes of the result.
 const OUTPUT: usize = 2 << 20;
 /// Controls and parentheses in one another, in the text of a template.
@@ -21,11 +28,36 @@ const READ: u64 = 256;
 /// How long it may take.
 const TIME: Duration = Duration::from_secs(5);
 
+thread_local! {
+    /// How long renderings of this thread waited for those of others, which is not their own time.
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// An end in time, which moves by what the thread waits for other renderings.
+struct End {
+    at: Instant,
+    waited: Duration,
+}
+
+impl End {
+    fn after(time: Duration) -> Self {
+        Self {
+            at: Instant::now() + time,
+            waited: WAITED.get(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() > self.at + WAITED.get().saturating_sub(self.waited)
+    }
+}
+
 /// What is left of it.
 pub struct Limits {
     steps: u64,
     bytes: u64,
-    end: Instant,
+    end: End,
+    large: Option<MutexGuard<'static, ()>>,
 }
 
 impl Default for Limits {
@@ -33,7 +65,8 @@ impl Default for Limits {
         Self {
             steps: STEPS,
             bytes: BYTES,
-            end: Instant::now() + TIME,
+            end: End::after(TIME),
+            large: None,
         }
     }
 }
@@ -61,7 +94,7 @@ impl Limits {
     /// # Errors
     /// If the time is over.
     pub fn in_time(&self) -> Result<(), Fault> {
-        if Instant::now() > self.end {
+        if self.end.is_over() {
             return Err(format!("the template takes longer than {} s", TIME.as_secs()).into());
         }
         Ok(())
@@ -75,7 +108,7 @@ impl Limits {
         self.step(bytes as u64 / READ)
     }
 
-    /// Makes room for bytes that a function is about to make.
+    /// Makes room for bytes that a function is about to make; waits while another rendering makes much.
     ///
     /// # Errors
     /// If it is too much.
@@ -86,6 +119,11 @@ impl Limits {
                 BYTES >> 20
             ))
         })?;
+        if self.large.is_none() && BYTES - self.bytes > SMALL {
+            let since = Instant::now();
+            self.large = Some(LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+            WAITED.set(WAITED.get() + since.elapsed());
+        }
         Ok(())
     }
 
@@ -105,14 +143,14 @@ impl Limits {
 /// thousands.
 pub struct Together {
     bytes: usize,
-    end: Instant,
+    end: End,
 }
 
 impl Default for Together {
     fn default() -> Self {
         Self {
             bytes: 2 * OUTPUT,
-            end: Instant::now() + TIME,
+            end: End::after(TIME),
         }
     }
 }
@@ -127,7 +165,7 @@ impl Together {
             .bytes
             .checked_sub(bytes)
             .ok_or("all templates of the target make more than 4 MiB together; a Secret holds at most one")?;
-        if Instant::now() > self.end {
+        if self.end.is_over() {
             return Err("all templates of the target take longer than 5 s together; simplify them");
         }
         Ok(())
@@ -145,10 +183,35 @@ mod tests {
         assert_eq!(together.take(OUTPUT), Ok(()));
         assert!(together.take(1).is_err_and(|why| why.contains("4 MiB")));
         let mut late = Together {
-            end: Instant::now(),
+            end: End::after(Duration::ZERO),
             ..Together::default()
         };
         std::thread::sleep(Duration::from_millis(1));
         assert!(late.take(0).is_err_and(|why| why.contains("5 s together")));
+    }
+
+    #[test]
+    fn renderings_that_make_much_wait_for_one_another_and_for_nothing_else() {
+        let small = || Limits::default().grow(SMALL as usize);
+        let mut first = Limits::default();
+        assert!(first.grow(SMALL as usize + 1).is_ok());
+        assert!(first.grow(SMALL as usize).is_ok(), "it waits for itself");
+        let (told, heard) = std::sync::mpsc::channel();
+        let second = std::thread::spawn(move || {
+            let mut second = Limits::default();
+            let mut late = End::after(Duration::from_millis(50));
+            let grown = second.grow(SMALL as usize + 1).is_ok();
+            // What it waited is not its own time.
+            let over = late.is_over();
+            late.waited = WAITED.get();
+            told.send(()).is_ok() && grown && !over && late.is_over()
+        });
+        assert!(small().is_ok());
+        assert!(
+            heard.recv_timeout(Duration::from_millis(200)).is_err(),
+            "two make much"
+        );
+        drop(first);
+        assert!(second.join().is_ok_and(|ok| ok));
     }
 }
