@@ -20,7 +20,7 @@ use crate::scene::{SOON, Scene, one, play};
 const SERVED: Duration = Duration::from_secs(2);
 const TIMES_IDLE: u32 = 3;
 /// Resident memory at its highest, of a build without optimisation.
-const MEMORY_MIB: f64 = 400.0;
+const MEMORY_MIB: f64 = 200.0;
 /// Processor time that the operator may take in five seconds when all has been answered.
 const IDLE_SECONDS: f64 = 1.5;
 
