@@ -92,11 +92,11 @@ impl Candidate {
     pub async fn run(mut self) {
         let mut led = false;
         loop {
-            let asked = Instant::now();
+            let asked = self.fence.now();
             // A connection that hangs leaves time for another try.
             match timeout(self.times.renew_deadline / 2, self.try_hold()).await {
                 Ok(Ok(true)) => {
-                    self.fence.open(asked + self.times.renew_deadline);
+                    self.fence.open(asked, self.times.renew_deadline);
                     if !led {
                         tracing::info!(lease = self.name, identity = self.identity, "leading");
                     }

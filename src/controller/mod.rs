@@ -180,7 +180,11 @@ pub async fn run(
     // whatever still hangs about writes nothing any more when another replica begins.
     let _ = timeout(FAREWELL, loops.shutdown()).await;
     fence.close();
-    if let Some((name, _)) = settings.election.filter(|_| ended.is_ok()) {
+    let election = settings.election.filter(|_| ended.is_ok());
+    // Nor is it released while a write is unanswered: then it runs out by itself, and another waits as long.
+    if let Some((name, _)) = election
+        && may_release(&fence).await
+    {
         let (namespace, identity) = (settings.operator_namespace.clone(), settings.identity.clone());
         let farewell = async move { Candidate::release(vital.client, &namespace, &name, &identity).await };
         let _ = timeout(FAREWELL, vital.runtime.spawn(farewell)).await;
@@ -190,6 +194,15 @@ pub async fn run(
         let _ = timeout(FAREWELL, stores.close()).await;
     }
     ended
+}
+
+/// Whether the API server has answered every write.
+async fn may_release(fence: &Fence) -> bool {
+    let settled = fence.writes().settle(FAREWELL).await;
+    if !settled {
+        tracing::warn!("a write is not answered yet: the lease is not released, and runs out by itself");
+    }
+    settled
 }
 
 /// Waits for the end: because it was asked for, or by a fault.

@@ -35,14 +35,22 @@ use super::fence::Fence;
 pub fn client(config: Config, fence: Arc<Fence>, delivery: Option<Duration>) -> Result<Client, kube::Error> {
     let namespace = config.default_namespace.clone();
     let reading = Client::try_from(config.clone())?;
-    let writing = writing(&config, fence, delivery)?;
+    let writing = writing(&config, fence.clone(), delivery)?;
     let route = tower::service_fn(move |request: Request<Body>| {
-        let chosen = if is_fenced(request.method(), request.uri().path()) {
-            writing.clone()
-        } else {
-            reading.clone()
-        };
-        async move { chosen.send(request).await }
+        let write = is_fenced(request.method(), request.uri().path());
+        let chosen = if write { writing.clone() } else { reading.clone() };
+        let fence = fence.clone();
+        async move {
+            if !write {
+                return chosen.send(request).await;
+            }
+            let write = fence.writes().begin();
+            let answer = chosen.send(request).await;
+            if answer.as_ref().err().is_none_or(|error| never_left(error)) {
+                write.answered();
+            }
+            answer
+        }
     });
     Ok(Client::new(route, namespace))
 }
@@ -53,6 +61,17 @@ fn is_fenced(method: &Method, path: &str) -> bool {
     let lease = path.starts_with("/apis/coordination.k8s.io/");
     let token = method == Method::POST && path.contains("/serviceaccounts/") && path.ends_with("/token");
     !method.is_safe() && !lease && !token
+}
+
+/// Whether the API server cannot have seen the whole request: nothing is connected, or the fence kept it.
+fn never_left(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let kept = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        error.downcast_ref::<io::Error>().is_some_and(kept)
+            || error
+                .downcast_ref::<legacy::Error>()
+                .is_some_and(legacy::Error::is_connect)
+    })
 }
 
 /// As the client library builds its own, on connections of ours.
@@ -182,7 +201,6 @@ mod tests {
     use kube::api::PostParams;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -228,7 +246,7 @@ mod tests {
         let params = PostParams::default();
         for open in [false, true, false] {
             if open {
-                fence.open(Instant::now() + Duration::from_secs(60));
+                fence.open(fence.now(), Duration::from_secs(60));
             } else {
                 fence.close();
             }
@@ -246,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_that_come_late_do_not_leave() {
         let fence = Fence::new();
-        fence.open(Instant::now() + Duration::from_millis(50));
+        fence.open(fence.now(), Duration::from_millis(50));
         let (ours, mut theirs) = tokio::io::duplex(4096);
         let mut stream = Fenced {
             stream: hyper_util::rt::TokioIo::new(ours),
@@ -261,6 +279,40 @@ mod tests {
         let mut seen = [0; 64];
         let read = theirs.read(&mut seen).await.unwrap();
         assert_eq!(&seen[..read], b"early");
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_unsettled_until_it_is_answered_and_what_never_left_is_not() {
+        let (fence, heard) = (Fence::new(), Heard::default());
+        let soon = Duration::from_millis(100);
+        let params = PostParams::default();
+        let write = async |client: Client| {
+            let maps: Api<ConfigMap> = Api::namespaced(client, "n");
+            maps.replace("m", &params, &ConfigMap::default()).await.is_ok()
+        };
+        // The fence keeps it.
+        let client = fenced_client(&fence, &heard).await;
+        assert!(!write(client.clone()).await && fence.writes().settle(soon).await);
+        fence.open(fence.now(), Duration::from_secs(60));
+        assert!(write(client).await && fence.writes().settle(soon).await);
+        // Nobody listens.
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = |listener: &TcpListener| {
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let mut config = Config::new(url.parse().unwrap());
+            config.default_retry = false;
+            super::client(config, fence.clone(), None).unwrap()
+        };
+        let client = at(&gone);
+        drop(gone);
+        assert!(!write(client).await && fence.writes().settle(soon).await);
+        // Somebody takes it and does not answer; then the caller gives up.
+        let mut asked = std::pin::pin!(write(at(&silent)));
+        assert!(tokio::time::timeout(soon, &mut asked).await.is_err());
+        assert!(!fence.writes().settle(soon).await);
+        let again = tokio::time::timeout(soon, write(at(&silent))).await;
+        assert!(again.is_err() && !fence.writes().settle(Duration::ZERO).await);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is written to Kubernetes: decided by pure functions, done by a thin shell.
 
 pub mod apply;
+pub mod clock;
 pub mod fence;
 pub mod fenced;
 pub mod hash;
@@ -17,3 +18,4 @@ pub mod reserved;
 mod stale;
 pub mod typed;
 pub mod undone;
+pub mod writes;
