@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Config;
+use kube::{Client, Config};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -48,7 +48,8 @@ pub async fn run(args: RunArgs, vital: Handle) -> Result<(), String> {
     let election = {
         // Connections belong to the runtime that made them.
         let _vital = vital.enter();
-        fenced::client(config.clone(), fence.clone(), delivery).map_err(no_client)?
+        // Not fenced: it writes the Lease, and events of a standby.
+        Client::try_from(config.clone()).map_err(no_client)?
     };
     let election = Vital {
         runtime: vital.clone(),

@@ -15,6 +15,7 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::standby::Standby;
 use crate::target::apply;
 use crate::target::fence::Fence;
 
@@ -54,6 +55,7 @@ pub struct Candidate {
     identity: String,
     times: Times,
     fence: Arc<Fence>,
+    standby: Standby,
     /// Another's record as it was last seen.
     observed: Option<Observed>,
 }
@@ -77,6 +79,7 @@ impl Candidate {
         identity: &str,
         times: Times,
         fence: Arc<Fence>,
+        standby: Standby,
     ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -84,6 +87,7 @@ impl Candidate {
             identity: identity.into(),
             times,
             fence,
+            standby,
             observed: None,
         }
     }
@@ -96,10 +100,11 @@ impl Candidate {
             // A connection that hangs leaves time for another try.
             match timeout(self.times.renew_deadline / 2, self.try_hold()).await {
                 Ok(Ok(true)) => {
-                    self.fence.open(asked, self.times.renew_deadline);
                     if !led {
                         tracing::info!(lease = self.name, identity = self.identity, "leading");
+                        self.standby.leads(&self.identity);
                     }
+                    self.fence.open(asked, self.times.renew_deadline);
                     led = true;
                 }
                 Ok(Ok(false)) => {
@@ -177,25 +182,34 @@ impl Candidate {
 
     async fn try_hold(&mut self) -> Result<bool, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
-            let lease = Lease {
+            let mut lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(self.name.clone()),
                     ..ObjectMeta::default()
                 },
                 spec: Some(self.record(&LeaseSpec::default())),
             };
+            self.note(&mut lease);
             return won(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         if holder != self.identity && !holder.is_empty() && !self.ran_out(&lease, &spec) {
+            self.standby.behind(&lease);
             return Ok(false);
         }
-        let mine = Lease {
+        let mut mine = Lease {
             spec: Some(self.record(&spec)),
             ..lease
         };
+        self.note(&mut mine);
         won(self.api.replace(&self.name, &PostParams::default(), &mine).await)
+    }
+
+    /// What this installation serves, for those behind it.
+    fn note(&self, lease: &mut Lease) {
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        self.standby.own().note(annotations);
     }
 
     fn ran_out(&mut self, lease: &Lease, spec: &LeaseSpec) -> bool {

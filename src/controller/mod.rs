@@ -25,6 +25,7 @@ pub mod references;
 pub mod scopes;
 pub mod seals;
 pub mod sharing;
+pub mod standby;
 pub mod startup;
 pub mod status;
 pub mod stores;
@@ -51,8 +52,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::context::{Context, Parts};
+use self::events::Recorder;
 use self::leader::{Candidate, Times};
 use self::queue::{Priority, Queue, Work};
+use self::standby::{Serves, Standby};
 use crate::store::credentials::ClusterCredentials;
 use crate::store::{Rules, Stores};
 use crate::target::fence::Fence;
@@ -154,6 +157,12 @@ pub async fn run(
     match &settings.election {
         Some((name, times)) => {
             let namespace = &settings.operator_namespace;
+            let standby = Standby::new(
+                Serves::new(&settings.stores.class, &settings.namespaces),
+                scopes::pod(&settings),
+                Recorder::new(vital.client.clone()),
+                metrics.clone(),
+            );
             let candidate = Candidate::new(
                 vital.client.clone(),
                 namespace,
@@ -161,6 +170,7 @@ pub async fn run(
                 &settings.identity,
                 *times,
                 fence.clone(),
+                standby,
             );
             let election = async move {
                 candidate.run().await;
@@ -431,6 +441,15 @@ mod tests {
             let again = timeout(Duration::from_secs(1), queue.next()).await;
             assert_eq!(again.map(|work| work.key), Ok(key));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lease_is_not_released_while_a_write_is_unanswered() {
+        let fence = Fence::new();
+        let write = fence.writes().begin();
+        assert!(!may_release(&fence).await);
+        write.answered();
+        assert!(may_release(&fence).await);
     }
 
     #[tokio::test]

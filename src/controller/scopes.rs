@@ -71,13 +71,7 @@ pub fn follow(
     loops: &mut JoinSet<&'static str>,
 ) -> watch::Receiver<bool> {
     let (decided, receiver) = watch::channel(false);
-    let pod = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        namespace: Some(settings.operator_namespace.clone()),
-        name: Some(settings.identity.clone()),
-        ..ObjectReference::default()
-    };
+    let pod = pod(settings);
     let ctx = ctx.clone();
     loops.spawn(async move {
         keep(&ctx, namespace.as_deref(), watches, &decided, pod).await;
@@ -85,6 +79,18 @@ pub fn follow(
         std::future::pending().await
     });
     receiver
+}
+
+/// Our own pod, for events about it.
+#[must_use]
+pub fn pod(settings: &Settings) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(settings.operator_namespace.clone()),
+        name: Some(settings.identity.clone()),
+        ..ObjectReference::default()
+    }
 }
 
 async fn keep(

@@ -61,6 +61,11 @@ struct NamespaceLabels {
     namespace: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IdentityLabels {
+    identity: String,
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -79,6 +84,7 @@ pub struct Metrics {
     entries: Family<HolderLabels, Gauge>,
     tasks: Gauge,
     unserved: Family<NamespaceLabels, Gauge>,
+    leaders: Family<IdentityLabels, Gauge>,
     notes: Mutex<BTreeMap<String, String>>,
 }
 
@@ -107,6 +113,7 @@ impl Default for Metrics {
             entries: Family::default(),
             tasks: Gauge::default(),
             unserved: Family::default(),
+            leaders: Family::default(),
             notes: Mutex::default(),
         };
         metrics.register();
@@ -174,6 +181,11 @@ impl Metrics {
             "keyferry_leader",
             "1 while this replica is the active one",
             self.leader.clone(),
+        );
+        r.register(
+            "keyferry_leader_info",
+            "1 for the replica that holds the Lease, as this one sees it",
+            self.leaders.clone(),
         );
         r.register(
             "keyferry_entries",
@@ -317,6 +329,20 @@ impl Metrics {
     pub fn notes(&self) -> Vec<String> {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.values().cloned().collect()
+    }
+
+    /// Shows who holds the Lease, and what a standby says of that.
+    pub fn led_by(&self, identity: &str, note: Option<String>) {
+        let labels = IdentityLabels {
+            identity: identity.into(),
+        };
+        self.leaders.clear();
+        self.leaders.get_or_create(&labels).set(1);
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match note {
+            Some(note) => notes.insert("leader".into(), note),
+            None => notes.remove("leader"),
+        };
     }
 
     /// Shows whether this replica is the active one.

@@ -8,6 +8,7 @@
 mod scene;
 
 mod restored;
+mod standby;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

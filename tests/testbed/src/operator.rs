@@ -158,6 +158,15 @@ impl Operator {
         .await
     }
 
+    /// What `/readyz` says.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn readyz(&self) -> Result<String> {
+        let answer = self.http.get(format!("http://{}/readyz", self.live)).send();
+        Ok(answer.await?.text().await?)
+    }
+
     /// Its metrics, as text.
     ///
     /// # Errors

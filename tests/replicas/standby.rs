@@ -1,0 +1,173 @@
+//! Replicas that wait: what they say, and what they know of the installation's key.
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::{Event, Secret};
+use keyferry::api::external_secret::ExternalSecret;
+use keyferry_testbed::{Cluster, Operator, OperatorOptions, SHORT_LEASE, Vault, wait_for};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
+
+use crate::play;
+use crate::scene::{SOON, login, one};
+
+async fn replica(cluster: &Cluster, name: &str, more: &[&str]) -> Result<Operator> {
+    let args = SHORT_LEASE.iter().chain(more);
+    let options = OperatorOptions {
+        command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
+        args: args.map(|arg| (*arg).to_string()).collect(),
+        name: Some(name.into()),
+        ..OperatorOptions::default()
+    };
+    let operator = Operator::start(cluster, options).await?;
+    operator.wait_ready().await?;
+    Ok(operator)
+}
+
+async fn leads(operator: &Operator) -> Result<()> {
+    wait_for("a leader", SOON, || async {
+        let metrics = operator.metrics().await?;
+        Ok(metrics.contains("\nkeyferry_leader 1\n").then_some(()))
+    })
+    .await
+}
+
+/// Waits until `/readyz` says this, and gives all of it.
+async fn says(operator: &Operator, part: &str) -> Result<String> {
+    wait_for(part, SOON, || async {
+        let said = operator.readyz().await?;
+        Ok(said.contains(part).then_some(said))
+    })
+    .await
+}
+
+#[test]
+fn a_standby_says_who_leads_and_one_of_another_class_warns_on_its_pod() {
+    play(async {
+        let cluster = Cluster::start().await?;
+        cluster.install_chart(&[]).await?;
+        let first = replica(&cluster, "first", &[]).await?;
+        leads(&first).await?;
+        let second = replica(&cluster, "second", &[]).await?;
+        let third = replica(&cluster, "third", &["--controller-class=blue"]).await?;
+        let said = says(&second, "standing by: first leads since 20").await?;
+        ensure!(said.starts_with("ok"), "{said}");
+        says(
+            &third,
+            "is held by first, which serves class default in all namespaces",
+        )
+        .await?;
+        for (operator, standing_by) in [(&first, false), (&second, true), (&third, true)] {
+            let metrics = operator.metrics().await?;
+            ensure!(
+                metrics.contains("keyferry_leader_info{identity=\"first\"} 1"),
+                "{metrics}"
+            );
+            ensure!(operator.logs().matches("standing by: first").count() == usize::from(standing_by));
+        }
+        let events: Api<Event> = Api::namespaced(cluster.client(), "security");
+        let warned = || async {
+            let all = events.list(&ListParams::default()).await?;
+            let about = all.items.into_iter().filter(|event| {
+                event.reason.as_deref() == Some("StandsBehindAnother")
+                    && event.type_.as_deref() == Some("Warning")
+            });
+            anyhow::Ok(
+                about
+                    .filter_map(|event| event.involved_object.name)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        wait_for("the warning", SOON, || async {
+            let warned: Vec<String> = warned().await?;
+            Ok((!warned.is_empty()).then_some(()))
+        })
+        .await?;
+        // Who comes next says it in turn, and the note of who leads now is gone.
+        first.terminate()?;
+        leads(&second).await?;
+        let said = second.readyz().await?;
+        ensure!(said == "ok", "{said}");
+        says(&third, "is held by second").await?;
+        let warned = warned().await?;
+        ensure!(warned.iter().all(|pod| pod == "third"), "{warned:?}");
+        Ok(())
+    });
+}
+
+const KEY: &str = "keyferry-installation-key";
+
+#[test]
+fn replicas_that_began_with_different_keys_make_nothing_up_anew_when_they_take_over() {
+    play(async {
+        let cluster = Cluster::start().await?;
+        cluster.install_chart(&[]).await?;
+        let vault = Vault::start(&cluster).await?;
+        vault.put("app", json!({"user": "admin"})).await?;
+        let store = json!({
+            "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "store"},
+            "spec": {"provider": {"vault": {"server": vault.address(), "path": "secret", "auth": login()}}},
+        });
+        cluster.apply(&store.to_string()).await?;
+        let mut names = Vec::new();
+        for (name, immutable) in [("made-up", false), ("frozen", true)] {
+            let object = json!({
+                "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {
+                    "refreshInterval": "0", "secretStoreRef": {"kind": "ClusterSecretStore", "name": "store"},
+                    "data": [one("user", "app", "user")],
+                    "target": {"immutable": immutable, "template": {"data": {"password": "{{ randAlphaNum 24 }}"}}},
+                },
+            });
+            cluster.apply(&object.to_string()).await?;
+            names.push(name);
+        }
+        let secrets: Api<Secret> = Api::namespaced(cluster.client(), "default");
+        let own: Api<Secret> = Api::namespaced(cluster.client(), "security");
+        let made = || async {
+            let mut all = Vec::new();
+            for name in &names {
+                let secret = wait_for(name, SOON, || async { Ok(secrets.get_opt(name).await?) }).await?;
+                all.push(secret.data.context("no data")?);
+            }
+            anyhow::Ok(all)
+        };
+        let mut leader = replica(&cluster, "first", &[]).await?;
+        leads(&leader).await?;
+        let before = made().await?;
+        for name in ["second", "third", "fourth"] {
+            // The one that leads keeps what it read; the next begins with another key.
+            own.delete(KEY, &DeleteParams::default()).await?;
+            let next = replica(&cluster, name, &[]).await?;
+            leader.terminate()?;
+            leads(&next).await?;
+            force(&cluster, &names, name).await?;
+            ensure!(made().await? == before, "made up anew under {name}");
+            leader = next;
+        }
+        Ok(())
+    });
+}
+
+/// Has all of them synced, and waits until that is told.
+async fn force(cluster: &Cluster, names: &[&str], mark: &str) -> Result<()> {
+    let externals: Api<ExternalSecret> = Api::namespaced(cluster.client(), "default");
+    let synced = |object: &ExternalSecret| {
+        object
+            .status
+            .as_ref()
+            .and_then(|s| s.synced_resource_version.clone())
+    };
+    for name in names {
+        let before = synced(&externals.get(name).await?);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"force-sync": mark}}}));
+        externals.patch(name, &PatchParams::default(), &patch).await?;
+        wait_for("a forced sync", SOON, || async {
+            let after = synced(&externals.get(name).await?);
+            Ok((after != before).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
