@@ -12,6 +12,7 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+pub mod memory;
 pub mod refusal;
 pub mod secret;
 pub mod store;

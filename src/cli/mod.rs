@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::api::duration::GoDuration;
 use crate::controller::brake::Setting;
+use crate::memory::quantity;
 use crate::telemetry::logs::LogFormat;
 
 /// Ferries secrets from Vault or OpenBao into native Kubernetes Secrets.
@@ -101,6 +102,9 @@ pub struct RunArgs {
     /// whatever the share is; or off.
     #[arg(long, env = "KEYFERRY_DELETION_BRAKE", default_value = "25%,10")]
     pub deletion_brake: Setting,
+    /// Memory that the process may take up. Without it, the limit of its cgroup counts, or 128Mi.
+    #[arg(long, env = "KEYFERRY_MEMORY_LIMIT", value_parser = quantity)]
+    pub memory_limit: Option<u64>,
     /// What begins an action in a template.
     #[arg(long, env = "KEYFERRY_TEMPLATE_LEFT_DELIMITER", default_value = "{{", value_parser = delimiter)]
     pub template_left_delimiter: String,
@@ -193,6 +197,7 @@ mod tests {
             "--outage-grace=soon",
             "--outage-grace=0s",
             "--deletion-brake=25",
+            "--memory-limit=1Mi",
             "--metrics-addr=8080",
             "--concurrent=0",
             "--template-left-delimiter=",

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::RunArgs;
 use crate::controller::{self, Settings, Vital, leader::Times};
+use crate::memory;
 use crate::store::Rules;
 use crate::target::fence::Fence;
 use crate::target::fenced;
@@ -32,6 +33,9 @@ pub async fn run(args: RunArgs, vital: Handle) -> Result<(), String> {
     logs::init(&args.loglevel, args.log_format)?;
     panics::tell_place_only();
     check(&args)?;
+    if let Some(bytes) = args.memory_limit {
+        memory::limit(bytes);
+    }
     let mut config = Config::infer()
         .await
         .map_err(|e| format!("no access to a cluster: {e}"))?;

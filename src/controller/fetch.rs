@@ -13,6 +13,7 @@ use super::context::Context;
 use super::index::ObjectKey;
 use super::outcome::Failure;
 use crate::api::vault::KvVersion;
+use crate::memory::Held;
 use crate::store::allowed_paths::ANNOTATION;
 use crate::store::fake::Fake;
 use crate::store::hold::Hold;
@@ -50,6 +51,7 @@ pub async fn read_all(
     key: &ObjectKey,
     plan: &Plan,
     stores: &[Arc<Store>],
+    held: &Held,
 ) -> Result<(Vec<Answer>, Vec<Hold>), Failure> {
     let holds = Mutex::default();
     let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
@@ -70,7 +72,7 @@ pub async fn read_all(
     });
     let reads: Vec<_> = reads.collect();
     let mut size = 0;
-    let answers = gather(reads, plan.when_missing, &mut size).await;
+    let answers = gather(reads, plan.when_missing, &mut size, held).await;
     ctx.charge(key, read_cost(size));
     Ok((
         answers?,
@@ -83,7 +85,12 @@ fn read_cost(bytes: usize) -> Duration {
 }
 
 /// What [`take`] gives, if it comes in time.
-async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
+async fn gather<R>(
+    reads: Vec<R>,
+    when_missing: WhenMissing,
+    size: &mut usize,
+    held: &Held,
+) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
@@ -93,13 +100,18 @@ where
             READ_TIME.as_secs() / 60
         ))
     };
-    timeout(READ_TIME, take(reads, when_missing, size))
+    timeout(READ_TIME, take(reads, when_missing, size, held))
         .await
         .map_err(late)?
 }
 
 /// Takes answers in the order of the reads, until one ends all, and counts their bytes.
-async fn take<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
+async fn take<R>(
+    reads: Vec<R>,
+    when_missing: WhenMissing,
+    size: &mut usize,
+    held: &Held,
+) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
@@ -115,6 +127,7 @@ where
                 READ_MAX >> 20
             )));
         }
+        held.add(answer.size()).await?;
         let fails = matches!(answer, Answer::Missing) && when_missing == WhenMissing::Fail;
         answers.push(answer);
         if fails {
@@ -438,7 +451,7 @@ mod tests {
                 false => Answer::Many(BTreeMap::new()),
             })
         });
-        let gathered = gather(reads.collect(), when_missing, &mut 0).await;
+        let gathered = gather(reads.collect(), when_missing, &mut 0, &Held::default()).await;
         (begun.get(), gathered.ok().map(|answers| answers.len()))
     }
 
@@ -466,7 +479,7 @@ mod tests {
             Ok(Answer::Many(BTreeMap::new()))
         });
         let since = tokio::time::Instant::now();
-        let gathered = gather(reads.collect(), WhenMissing::Skip, &mut 0).await;
+        let gathered = gather(reads.collect(), WhenMissing::Skip, &mut 0, &Held::default()).await;
         assert!(matches!(gathered, Err(Failure::Own(told)) if told.contains("5 minutes")));
         assert_eq!(since.elapsed(), READ_TIME);
     }

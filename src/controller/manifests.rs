@@ -10,6 +10,7 @@ use super::outcome::Failure;
 use super::status::READY;
 use super::targets::State;
 use crate::api::external_secret::{ExternalSecret, ManifestReference};
+use crate::memory;
 use crate::target::apply::{Applied, ApplyError};
 use crate::target::manifest;
 use crate::target::manifest_apply::{self, Wrote};
@@ -36,8 +37,8 @@ pub async fn look(ctx: &Context, object: &ExternalSecret) -> Result<Option<Dynam
     let Some(manifest) = object.spec.manifest() else {
         return Ok(None);
     };
-    let looked = manifest_apply::look(&ctx.client, &ctx.kinds, object, manifest).await;
-    looked.map_err(failure)
+    let looked = manifest_apply::look(&ctx.client, &ctx.kinds, object, manifest);
+    memory::getting(looked).await?.map_err(failure)
 }
 
 fn failure(error: ApplyError) -> Failure {

@@ -16,6 +16,7 @@ use super::outcome::Failure;
 use super::queue::Priority;
 use super::references::{self, Sight};
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, ExternalSecretTemplate};
+use crate::memory::{self, Held};
 use crate::secret::SecretBytes;
 use crate::store::scope::{Reference, ReferenceKind};
 use crate::sync::assemble::Assembled;
@@ -27,6 +28,9 @@ use crate::target::plan::Wanted;
 /// Objects watched at once; each costs a connection to the API server. Targets of those beyond are
 /// rendered anew at their next refresh.
 const FOLLOWED_MAX: usize = 1000;
+
+/// Bytes of all objects of one target that hold its templates.
+const SOURCES_MAX: usize = 4 << 20;
 
 /// An object that holds templates, in its namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -198,12 +202,27 @@ pub async fn read_sources(
     ctx: &Context,
     key: &ObjectKey,
     template: Option<&ExternalSecretTemplate>,
+    held: &Held,
 ) -> Result<Sources, Failure> {
     let mut contents = Sources::new();
     let mut versions = BTreeMap::new();
+    let mut room = SOURCES_MAX;
     for source in template.map(shape::sources).unwrap_or_default() {
-        let found = read(ctx, &key.namespace, &source).await?;
+        let found = memory::getting(read(ctx, &key.namespace, &source)).await??;
         let (version, content) = found.map_or((None, None), |(version, content)| (version, Some(content)));
+        let bytes: usize = content
+            .iter()
+            .flatten()
+            .map(|(key, text)| key.len() + text.expose().len())
+            .sum();
+        room = room.checked_sub(bytes).ok_or_else(|| {
+            Failure::own(format!(
+                "the ConfigMaps and Secrets of spec.target.template.templateFrom hold more than {} MiB together, and the \
+                 target at most one; name smaller ones",
+                SOURCES_MAX >> 20
+            ))
+        })?;
+        held.add(bytes).await?;
         versions.insert(source.clone(), version);
         if let Some(content) = content {
             contents.insert(source, content);

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::funcs::Fault;
+use crate::memory::{self, Share};
 
 /// Steps: nodes carried out, elements made.
 const STEPS: u64 = 5_000_000;
@@ -15,6 +16,8 @@ const BYTES: u64 = 64 << 20;
 static LARGE: Mutex<()> = Mutex::new(());
 /// Bytes that a rendering makes without waiting.
 const SMALL: u64 = 8 << 20;
+/// What such a one takes of the process's memory. Most text is let go before more is made.
+const SHARE: usize = 40 << 20;
 /// Bytes of the result.
 const OUTPUT: usize = 2 << 20;
 /// Controls and parentheses in one another, in the text of a template.
@@ -57,7 +60,7 @@ pub struct Limits {
     steps: u64,
     bytes: u64,
     end: End,
-    large: Option<MutexGuard<'static, ()>>,
+    large: Option<(MutexGuard<'static, ()>, Share)>,
 }
 
 impl Default for Limits {
@@ -121,8 +124,10 @@ impl Limits {
         })?;
         if self.large.is_none() && BYTES - self.bytes > SMALL {
             let since = Instant::now();
-            self.large = Some(LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+            let turn = LARGE.lock().unwrap_or_else(PoisonError::into_inner);
+            let share = memory::budget().take_beside(SHARE);
             WAITED.set(WAITED.get() + since.elapsed());
+            self.large = Some((turn, share.map_err(|short| Fault::from(short.to_string()))?));
         }
         Ok(())
     }

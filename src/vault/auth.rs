@@ -8,6 +8,7 @@ use serde::Deserialize;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
 use zeroize::Zeroizing;
 
+use super::body::Body;
 use super::error::VaultError;
 use super::transport::{Call, Token, Transport};
 use crate::secret::SecretBytes;
@@ -161,7 +162,7 @@ async fn ask_as<E: Endpoint>(
     namespace: Option<String>,
     token: &Token,
     request: Option<E>,
-) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+) -> Result<Body, VaultError> {
     let request =
         request.ok_or_else(|| VaultError::BadRequest("the request about the token is incomplete".into()))?;
     let call = Call::new(&request)?.token(token).namespace(namespace);

@@ -10,6 +10,13 @@ mod read;
 /// How deep objects and arrays may be nested; deeper ones are refused rather than risking the stack.
 pub const MAX_DEPTH: usize = 128;
 
+/// Memory that what is made of a text of so many bytes takes up at most: the text of what is nested, and a tree of the
+/// rest.
+#[must_use]
+pub fn cost(bytes: usize) -> usize {
+    bytes.saturating_add(bytes.saturating_mul(read::VALUE).min(read::MAX_TREE))
+}
+
 /// A JSON value that holds secrets: wiped when dropped, and `Debug` names only its kind.
 ///
 /// Numbers keep the text they had, because users store account numbers and PINs as numbers and a trip through

@@ -2,6 +2,7 @@
 //! keeps state between calls.
 
 pub mod auth;
+pub mod body;
 pub mod consistency;
 pub mod error;
 pub mod health;

@@ -17,15 +17,13 @@ use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use tokio::time::sleep;
 use url::{Host, Url};
-use zeroize::Zeroizing;
 
+use super::body::Body;
 use super::consistency::{Consistency, States};
 use super::error::{Unreachable, VaultError};
 use super::tls;
 use crate::secret::SecretBytes;
 
-/// Bytes of a body that are read at most: 1 MiB is the largest Secret, and JSON escapes up to sixfold.
-pub const BODY_LIMIT: usize = 8 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A health check must not wait as long as a read may.
@@ -224,8 +222,8 @@ pub struct Reply {
     pub status: u16,
     /// `Retry-After` in seconds, if it was sent.
     pub retry_after: Option<Duration>,
-    /// The body, at most [`BODY_LIMIT`] bytes.
-    pub body: Zeroizing<Vec<u8>>,
+    /// The body, at most [`BODY_LIMIT`](super::body::BODY_LIMIT) bytes.
+    pub body: Body,
 }
 
 impl Reply {
@@ -233,7 +231,7 @@ impl Reply {
     ///
     /// # Errors
     /// The meaning of any other status.
-    pub fn success(self) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    pub fn success(self) -> Result<Body, VaultError> {
         if (200..300).contains(&self.status) {
             Ok(self.body)
         } else {
@@ -413,39 +411,11 @@ async fn read(response: reqwest::Response) -> Result<Reply, VaultError> {
         .get("Retry-After")
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(Duration::from_secs);
-    let body = bounded_body(response, BODY_LIMIT)
-        .await
-        .map_err(VaultError::Unreachable)?
-        .ok_or(VaultError::BadAnswer(
-            "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
-        ))?;
     Ok(Reply {
         status,
         retry_after,
-        body,
+        body: Body::read(response).await?,
     })
-}
-
-/// A body of at most so many bytes; of a larger one nothing is kept.
-///
-/// # Errors
-/// If the connection fails before its end.
-pub async fn bounded_body(
-    mut response: reqwest::Response,
-    limit: usize,
-) -> Result<Option<Zeroizing<Vec<u8>>>, Unreachable> {
-    let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| Unreachable::from(&error))?
-    {
-        if body.len() + chunk.len() > limit {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body))
 }
 
 fn base_url(text: &str) -> Result<Url, VaultError> {

@@ -13,7 +13,7 @@ use super::{Html, Json, JsonError, MAX_DEPTH, Nested, go_string_len, write_go_st
 /// holds.
 pub(super) const MAX_TREE: usize = 40 << 20;
 /// What a value takes in a list, and its text on the heap.
-const VALUE: usize = size_of::<Json>() + 32;
+pub(super) const VALUE: usize = size_of::<Json>() + 32;
 /// What a member of an object takes beside its value: the key, and room that the map keeps free.
 const MEMBER: usize = 96;
 /// What an object or an array takes that holds little: a node of the map has room for eleven members.

@@ -6,8 +6,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, ClientBuilder, RequestBuilder, redirect};
 use zeroize::Zeroizing;
 
+use crate::vault::body::bounded_body;
 use crate::vault::error::Unreachable;
-use crate::vault::transport::bounded_body;
 
 /// Bytes of an answer that are read at most.
 const BODY_LIMIT: usize = 64 << 10;

@@ -1,0 +1,112 @@
+//! Bodies of answers: as large as allowed, and with their share of the memory if they are large.
+
+use std::ops::Deref;
+
+use zeroize::Zeroizing;
+
+use super::error::{Unreachable, VaultError};
+use super::json;
+use crate::memory::{self, Share, Short};
+
+/// Bytes of a body that are read at most: 1 MiB is the largest Secret, and JSON escapes up to sixfold.
+pub const BODY_LIMIT: usize = 8 << 20;
+
+/// A body, with its share of the memory if it is large.
+#[derive(Default)]
+pub struct Body {
+    bytes: Zeroizing<Vec<u8>>,
+    shares: Vec<Share>,
+}
+
+impl Body {
+    /// Reads the body of a response.
+    ///
+    /// # Errors
+    /// If it is too large, there is no room for it, or the connection fails before its end.
+    pub async fn read(mut response: reqwest::Response) -> Result<Self, VaultError> {
+        const TOO_LARGE: VaultError = VaultError::BadAnswer(
+            "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
+        );
+        let mut body = Body::default();
+        let mut room = memory::QUICK;
+        while let Some(chunk) = chunk(&mut response).await.map_err(VaultError::Unreachable)? {
+            let len = body.bytes.len() + chunk.len();
+            if len > BODY_LIMIT {
+                return Err(TOO_LARGE);
+            }
+            if len > room {
+                let more = (2 * len).min(BODY_LIMIT) - room;
+                body.pay(more).await.map_err(short)?;
+                room += more;
+                let free = room - body.bytes.len();
+                body.bytes.reserve_exact(free);
+            }
+            body.bytes.extend_from_slice(&chunk);
+        }
+        let len = body.bytes.len();
+        if len > memory::QUICK {
+            body.pay(json::cost(len)).await.map_err(short)?;
+        }
+        Ok(body)
+    }
+
+    /// Makes room for what came, and for what is made of a body that has come to its end.
+    async fn pay(&mut self, bytes: usize) -> Result<(), Short> {
+        self.shares.push(memory::budget().take(bytes).await?);
+        Ok(())
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes: Zeroizing::new(bytes),
+            shares: Vec::new(),
+        }
+    }
+}
+
+fn short(short: Short) -> VaultError {
+    VaultError::BadAnswer(match short {
+        Short::Never => {
+            "Vault's answer needs more memory than the operator has; raise the memory limit of its pod \
+             (resources.limits.memory)"
+        }
+        Short::Busy => {
+            "Vault's answer is large, and the operator's memory is in use by other large objects; it is read again. If it \
+             stays so, raise the memory limit of its pod (resources.limits.memory)"
+        }
+    })
+}
+
+async fn chunk(
+    response: &mut reqwest::Response,
+) -> Result<Option<impl Deref<Target = [u8]> + use<>>, Unreachable> {
+    response.chunk().await.map_err(|error| Unreachable::from(&error))
+}
+
+/// A body of at most so many bytes; of a larger one nothing is kept.
+///
+/// # Errors
+/// If the connection fails before its end.
+pub async fn bounded_body(
+    mut response: reqwest::Response,
+    limit: usize,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Unreachable> {
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = chunk(&mut response).await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
