@@ -10,6 +10,7 @@
 mod churn;
 mod endurance;
 mod floor;
+mod hostile;
 mod observer;
 mod rig;
 mod scenarios;
@@ -25,7 +26,8 @@ use serde_json::Value;
 /// What to measure.
 #[derive(Clone, Debug, Parser)]
 struct Options {
-    /// first-sync, force-sync, shared-path, recovery, cold-start, steady, busy-newcomer, memory, churn, templates.
+    /// first-sync, force-sync, shared-path, recovery, cold-start, steady, busy-newcomer, memory, memory-hostile, churn,
+    /// templates.
     scenarios: Vec<String>,
     /// ExternalSecrets.
     #[arg(long, default_value_t = 1000)]

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::observer::Observer;
 use crate::rig::{Rig, each, external_secrets, path_of, value};
-use crate::{Options, churn, endurance, floor};
+use crate::{Options, churn, endurance, floor, hostile};
 
 pub const ALL: &[&str] = &[
     "first-sync",
@@ -23,6 +23,7 @@ pub const ALL: &[&str] = &[
     "steady",
     "busy-newcomer",
     "memory",
+    "memory-hostile",
     "churn",
     "templates",
 ];
@@ -41,6 +42,7 @@ pub async fn run(name: &str, options: &Options) -> Result<Value> {
         "steady" => endurance::steady(&rig, options).await?,
         "busy-newcomer" => endurance::busy_newcomer(&rig, options).await?,
         "memory" => endurance::memory(&rig, options).await?,
+        "memory-hostile" => hostile::memory_hostile(&rig).await?,
         "churn" => churn::churn(&rig, options).await?,
         other => bail!("no scenario '{other}'"),
     };
