@@ -1,6 +1,9 @@
 //! Objects made to harm. Each gets an answer in bounded time and memory, and while that goes on a neighbour's
 //! force-sync is served as ever.
 
+mod costs;
+mod values;
+
 use std::fmt::Write as _;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
@@ -216,14 +219,6 @@ async fn idle(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-fn templated(template: Value) -> Value {
-    json!({"refreshInterval": "1h", "target": {"template": template}, "data": [one("value", "neighbour", "value"), one("deep", "hostile", "deep"), one("bomb", "hostile", "bomb")]})
-}
-
-fn text(template: &str) -> Value {
-    templated(json!({"data": {"out": template}}))
-}
-
 #[test]
 fn objects_of_the_size_that_the_api_server_just_takes_keep_nobody_waiting() {
     play(async {
@@ -248,156 +243,6 @@ fn objects_of_the_size_that_the_api_server_just_takes_keep_nobody_waiting() {
                 Hostile::refused("regexp", json!({"dataFrom": [{"find": {"name": {"regexp": long.replace('x', "(x|y)*")[..4_090].to_owned()}}}]}), "regular expression"),
                 Hostile::refused("version", json!({"data": [{"secretKey": "v", "remoteRef": {"key": "neighbour", "version": "9".repeat(4_096)}}]}), "whole numbers"),
                 Hostile::new("literal", json!({"target": {"template": {"data": {"out": huge}}}, "data": [one("v", "neighbour", "value")]}), "True", "SecretSynced"),
-            ],
-        )
-        .await?;
-        Ok(())
-    });
-}
-
-#[test]
-fn templates_made_to_run_for_ever_or_to_grow_are_stopped() {
-    play(async {
-        let scene = stage("hostile-templates").await?;
-        let bomb: String = (0..12).fold("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".into(), |yaml, i| {
-            format!(
-                "{yaml}a{}: &a{} [*a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}, *a{i}]\n",
-                i + 1,
-                i + 1
-            )
-        });
-        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        scene
-            .vault
-            .put("hostile", json!({"deep": deep, "bomb": bomb}))
-            .await?;
-        let rows = [
-            ("nested", format!("{}x{}", "{{ if true }}".repeat(20_000), "{{ end }}".repeat(20_000)), "more than 64 controls"),
-            ("parens", format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000)), "more than 64 controls"),
-            ("define", "{{ define \"T\" }}{{ template \"T\" . }}{{ end }}{{ template \"T\" . }}".into(), "maximum template depth"),
-            ("twice", "{{ define \"T\" }}{{ template \"T\" . }}{{ template \"T\" . }}{{ end }}{{ template \"T\" . }}".into(), "maximum template depth"),
-            ("tree", "{{ define \"T\" }}{{ if gt . 0 }}{{ template \"T\" (sub . 1) }}{{ template \"T\" (sub . 1) }}{{ end }}{{ end }}{{ template \"T\" 60 }}".into(), "the template takes"),
-            ("range", "{{ range 9223372036854775807 }}{{ end }}".into(), "the template takes"),
-            ("until", "{{ range until 2147483647 }}{{ end }}".into(), "the template"),
-            ("seq", "{{ seq 0 2147483647 }}".into(), "the template"),
-            ("square", "{{ range until 3000 }}{{ range until 3000 }}{{ end }}{{ end }}".into(), "the template takes"),
-            ("repeat", "{{ repeat 2147483647 .value }}".into(), "the template"),
-            ("repeats", "{{ repeat 1000 (repeat 1000 (repeat 1000 .value)) }}".into(), "the template"),
-            ("width", "{{ printf \"%2147483647d\" 1 }}".into(), ""),
-            ("widths", "{{ range 1000 }}{{ $x := printf \"%999999d\" 1 }}{{ end }}".into(), "more than 64 MiB"),
-            ("precision", "{{ range 1000 }}{{ $x := printf \"%.999999f\" 1.0 }}{{ end }}".into(), "more than 64 MiB"),
-            ("doubling", "{{ $x := list 1 }}{{ range 60 }}{{ $x = list $x $x }}{{ end }}{{ print $x }}".into(), "the template"),
-            ("circle", "{{ $d := dict }}{{ $_ := set $d \"self\" $d }}{{ $d | toJson }}".into(), "a dict cannot hold itself"),
-            ("copy", "{{ $d := dict }}{{ $_ := set $d \"self\" $d }}{{ mustDeepCopy $d }}".into(), "a dict cannot hold itself"),
-            ("regex", "{{ regexMatch \"(a*)*b\" (repeat 500000 \"a\") }}{{ range 10000 }}{{ $x := regexMatch \"((a{0,100}){0,100}){0,10}b\" (repeat 5000 \"a\") }}{{ end }}".into(), "the template takes"),
-            ("program", "{{ range 10000 }}{{ $x := regexMatch (printf \"%d((\\\\pL{100}){10})\" .) \"a\" }}{{ end }}".into(), "the template takes"),
-            ("json", "{{ .deep | mustFromJson }}".into(), "nested too deeply"),
-            ("yaml", "{{ .bomb | fromYaml | toYaml }}".into(), ""),
-            ("keys", "{{ range 1000 }}{{ $x := genPrivateKey \"rsa\" }}{{ end }}".into(), "the template takes"),
-            ("hash", "{{ range 1000000 }}{{ $x := bcrypt \"x\" }}{{ end }}".into(), "the template takes"),
-        ];
-        // Go writes these faults into the text.
-        let hostile = |(name, template, word): &(&'static str, String, &'static str)| match *word {
-            "" => Hostile::served(name, text(template)),
-            word => Hostile::refused(name, text(template), word),
-        };
-        let mut objects: Vec<Hostile> = rows.iter().map(hostile).collect();
-        let yaml = json!({"templateFrom": [{"literal": "{{ .bomb }}"}]});
-        objects.push(Hostile::refused("literal", templated(yaml), "excessive aliasing"));
-        // Each is within its limits; all of them would take an hour, or gigabytes.
-        for (name, template, word) in [
-            (
-                "slow-all",
-                "{{ range until 900000 }}{{ end }}x",
-                "longer than 5 s together",
-            ),
-            (
-                "large-all",
-                "{{ repeat 1900000 \"x\" }}",
-                "more than 4 MiB together",
-            ),
-        ] {
-            let keys: serde_json::Map<String, Value> =
-                (0..2_000).map(|i| (format!("k{i}"), json!(template))).collect();
-            objects.push(Hostile::refused(name, templated(json!({"data": keys})), word));
-        }
-        attack(&scene, objects).await?;
-        for (name, fault) in [("width", "%!(NOVERB)"), ("yaml", "excessive aliasing")] {
-            let out = scene.value(name, "out").await?.unwrap_or_default();
-            ensure!(out.contains(fault), "{name}: {out:.400}");
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn properties_and_expressions_that_cost_too_much_are_stopped() {
-    play(async {
-        let scene = stage("hostile-costs").await?;
-        let members: serde_json::Map<String, Value> = (0..9_000)
-            .map(|i| (format!("{}{i}", "a".repeat(80)), json!({"b": "c"})))
-            .collect();
-        scene
-            .vault
-            .put("hostile", json!({"large": Value::Object(members)}))
-            .await?;
-        let all = |property: &dyn Fn(usize) -> String| -> Value {
-            let entries: Vec<Value> = (0..5_000).map(|i| json!({"secretKey": format!("k{i}"), "remoteRef": {"key": "hostile", "property": property(i)}})).collect();
-            json!({"data": entries})
-        };
-        let star = |i: usize| format!("large.*a*{i}.b");
-        let finds: Vec<Value> = (0..2_000)
-            .map(|i| json!({"find": {"name": {"regexp": format!("{i}\\pL{{300}}")}}}))
-            .collect();
-        let some: Vec<Value> = (0..100)
-            .map(|i| json!({"find": {"path": "nowhere", "name": {"regexp": format!("{i}\\pL{{300}}")}}}))
-            .collect();
-        let rewrites: Vec<Value> = (0..100)
-            .map(|i| json!({"regexp": {"source": format!("{i}\\pL{{300}}"), "target": "x"}}))
-            .collect();
-        let steps: Vec<Value> = (0..100)
-            .map(|_| json!({"transform": {"template": "{{ range until 900000 }}{{ end }}{{ .value }}"}}))
-            .collect();
-        attack(
-            &scene,
-            vec![
-                Hostile::refused(
-                    "steps",
-                    json!({"dataFrom": [{"extract": {"key": "hostile", "property": "large"}, "rewrite": steps}]}),
-                    "longer than 5 s for all keys",
-                ),
-                Hostile::refused(
-                    "paths",
-                    all(&|i| format!("large.{}{i}.b", "a".repeat(80))),
-                    "longer than 5 s",
-                ),
-                Hostile::refused("stars", all(&star), "could"),
-                Hostile::refused(
-                    "modifiers",
-                    all(&|i| format!("large.@this|@this|{}{i}|b", "a".repeat(80))),
-                    "longer than 5 s",
-                ),
-                Hostile::refused(
-                    "finds",
-                    json!({"dataFrom": finds}),
-                    "more than 100 regular expressions",
-                ),
-                Hostile::refused(
-                    "some",
-                    json!({"dataFrom": some}),
-                    "regular expression is too large",
-                ),
-                Hostile::refused(
-                    "rewrites",
-                    json!({"dataFrom": vec![json!({"extract": {"key": "neighbour"}, "rewrite": rewrites}); 20]}),
-                    "more than 100 regular expressions",
-                ),
-                Hostile::refused(
-                    "transform",
-                    json!({"dataFrom": [{"extract": {"key": "hostile", "property": "large"}, "rewrite": [
-                    {"transform": {"template": "{{ range until 100000 }}{{ end }}x"}}]}]}),
-                    "failed rewrite operation",
-                ),
             ],
         )
         .await?;
@@ -462,86 +307,5 @@ fn intervals_at_the_edge_are_served_or_named_and_none_is_a_hot_loop() {
         store["spec"]["refreshInterval"] = json!("1ns");
         scene.cluster.apply(&store.to_string()).await?;
         idle(&scene).await
-    });
-}
-
-#[test]
-fn values_that_are_too_much_too_deep_or_of_odd_names_are_named() {
-    play(async {
-        let scene = stage("hostile-values").await?;
-        let vault = &scene.vault;
-        let large = "x".repeat(700_000);
-        for i in 0..25 {
-            vault.put(&format!("large/{i}"), json!({"value": large})).await?;
-        }
-        let keys: serde_json::Map<String, Value> =
-            (0..10_000).map(|i| (format!("key-{i}"), json!("v"))).collect();
-        vault.put("keys", Value::Object(keys)).await?;
-        vault.put("odd", json!({"a/b": "1", "a b": "2"})).await?;
-        vault.put("odd2", json!({"ключ": "1"})).await?;
-        vault
-            .put("unicode", json!({"value": "\u{202e}\u{0}\u{feff}💥é"}))
-            .await?;
-        let nested = (0..120).fold(json!("x"), |inner, _| json!([inner]));
-        vault.put("deep", json!({"value": nested})).await?;
-        let entries = |count: usize| -> Value {
-            (0..count).map(|i| json!({"secretKey": format!("k{i}"), "remoteRef": {"key": format!("large/{i}"), "property": "value"}})).collect()
-        };
-        let extract =
-            |keys: &[&str]| -> Value { keys.iter().map(|key| json!({"extract": {"key": key}})).collect() };
-        let collide = json!([{"extract": {"key": "keys"}, "rewrite": [{"regexp": {"source": "key-.*", "target": "same"}}]}]);
-        attack(
-            &scene,
-            vec![
-                Hostile::refused(
-                    "two",
-                    json!({"data": entries(2)}),
-                    "a Secret holds at most 1048576",
-                ),
-                Hostile::refused("all", json!({"data": entries(25)}), "more than 16 MiB together"),
-                Hostile::refused(
-                    "found",
-                    json!({"dataFrom": [{"find": {"path": "large", "name": {"regexp": ".*"}}}]}),
-                    "more than 8 MiB",
-                ),
-                Hostile::new(
-                    "keys",
-                    json!({"dataFrom": extract(&["keys"])}),
-                    "True",
-                    "SecretSynced",
-                ),
-                Hostile::refused("collide", json!({"dataFrom": collide}), "same"),
-                Hostile::refused(
-                    "odd",
-                    json!({"dataFrom": extract(&["odd"])}),
-                    "secret name collision",
-                ),
-                Hostile::refused(
-                    "odd-too",
-                    json!({"dataFrom": extract(&["odd2"])}),
-                    "only ASCII letters",
-                ),
-                Hostile::new(
-                    "twice",
-                    json!({"data": [one("value", "neighbour", "value"), one("value", "large/0", "value")]}),
-                    "True",
-                    "SecretSynced",
-                ),
-                Hostile::new(
-                    "over",
-                    json!({"dataFrom": extract(&["neighbour", "unicode"])}),
-                    "True",
-                    "SecretSynced",
-                ),
-                Hostile::new(
-                    "deep",
-                    json!({"data": [{"secretKey": "value", "remoteRef": {"key": "deep"}}]}),
-                    "True",
-                    "SecretSynced",
-                ),
-            ],
-        )
-        .await?;
-        Ok(())
     });
 }
