@@ -71,6 +71,7 @@ fn shown(text: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Word {
     leader: String,
+    since: String,
     standing_by: String,
     /// Set if the other serves something else.
     apart: Option<String>,
@@ -80,11 +81,9 @@ fn word(lease: &Lease, own: &Serves) -> Option<Word> {
     let spec = lease.spec.as_ref()?;
     let leader = spec.holder_identity.as_deref().filter(|name| !name.is_empty())?;
     let leader = shown(leader);
-    let since = spec
-        .acquire_time
-        .as_ref()
-        .map(|time| format!(" since {}", time.0));
-    let standing_by = format!("standing by: {leader} leads{}", since.unwrap_or_default());
+    let since = spec.acquire_time.as_ref().map(|time| time.0.to_string());
+    let since = since.unwrap_or_else(|| "an unknown time".into());
+    let standing_by = format!("standing by: {leader} leads since {since}");
     let name = lease.metadata.name.as_deref().unwrap_or_default();
     let apart = Serves::of(lease).filter(|other| other != own).map(|other| {
         format!(
@@ -96,6 +95,7 @@ fn word(lease: &Lease, own: &Serves) -> Option<Word> {
     });
     Some(Word {
         leader,
+        since,
         standing_by,
         apart,
     })
@@ -137,11 +137,12 @@ impl Standby {
         }
         self.told = word;
         let Some(word) = &self.told else { return };
-        tracing::info!("{}", word.standing_by);
+        let (leader, since) = (&word.leader, &word.since);
+        tracing::info!(leader, since, "standing by");
         let note = word.apart.as_ref().unwrap_or(&word.standing_by);
         self.metrics.led_by(&word.leader, Some(note.clone()));
         if let Some(apart) = &word.apart {
-            tracing::warn!("{apart}");
+            tracing::warn!(apart, "standing by behind another installation");
             self.recorder
                 .send(self.pod.clone(), true, "StandsBehindAnother", apart);
         }

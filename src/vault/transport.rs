@@ -17,6 +17,7 @@ use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use tokio::time::sleep;
 use url::{Host, Url};
+use zeroize::Zeroizing;
 
 use super::body::Body;
 use super::consistency::{Consistency, States};

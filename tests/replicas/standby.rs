@@ -63,7 +63,7 @@ fn a_standby_says_who_leads_and_one_of_another_class_warns_on_its_pod() {
                 metrics.contains("keyferry_leader_info{identity=\"first\"} 1"),
                 "{metrics}"
             );
-            ensure!(operator.logs().matches("standing by: first").count() == usize::from(standing_by));
+            ensure!(operator.logs().matches("standing by").count() == usize::from(standing_by));
         }
         let events: Api<Event> = Api::namespaced(cluster.client(), "security");
         let warned = || async {
