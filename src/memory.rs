@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -13,11 +13,13 @@ use tokio::time::timeout;
 pub const QUICK: usize = 64 << 10;
 /// What the largest object takes up while it is read: its text, and what is made of it.
 const OBJECT: usize = 4 << 20;
+/// So many are read at once.
+const OBJECTS: usize = 4;
 /// The chart's limit, for a process that has none.
 const LIMIT: u64 = 128 << 20;
 /// No process works with less.
 const LEAST: u64 = 64 << 20;
-/// How long to wait for what others use. Who waits may hold some itself: nobody waits for ever.
+/// How long to wait for what others use. Nobody who waits holds any.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries of a thread that computes.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -43,6 +45,9 @@ pub enum Short {
 pub struct Budget {
     free: Arc<Semaphore>,
     kib: u32,
+    /// Objects of the API server that are got at once. They have room of their own: each is small for all that is known
+    /// before, and an ordinary one must not wait for what is large.
+    objects: Semaphore,
 }
 
 /// A part of it, until it is dropped.
@@ -51,52 +56,24 @@ pub struct Share {
     _part: OwnedSemaphorePermit,
 }
 
-/// What one piece of work holds together: many small things are a large one.
-#[derive(Debug, Default)]
-pub struct Held(Mutex<(usize, Vec<Share>)>);
-
-impl Held {
-    /// Holds so many bytes more.
-    ///
-    /// # Errors
-    /// If there is no room for them.
-    pub async fn add(&self, bytes: usize) -> Result<(), Short> {
-        let free = {
-            let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let free = QUICK.saturating_sub(held.0);
-            held.0 = held.0.saturating_add(bytes);
-            free
-        };
-        if bytes > free {
-            let share = budget().take(bytes - free).await?;
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .1
-                .push(share);
-        }
-        Ok(())
-    }
-}
-
-/// Gets an object of the API server, which shows its size only when it is there: with room for the largest meanwhile.
-///
-/// # Errors
-/// If there is no room.
-pub async fn getting<T>(get: impl Future<Output = T>) -> Result<T, Short> {
-    let _share = budget().take(OBJECT).await?;
-    Ok(get.await)
+/// Gets an object of the API server, which shows its size only when it is there: few at once.
+pub async fn getting<T>(get: impl Future<Output = T>) -> T {
+    // It is never closed.
+    let _room = budget().objects.acquire().await;
+    get.await
 }
 
 impl Budget {
     /// Of a process that may take up so much: the other half is for what it always holds, and for all that is small.
     #[must_use]
     pub fn of(limit: u64) -> Self {
-        let kib = u32::try_from(limit.max(LEAST) / 2 / 1024).unwrap_or(u32::MAX);
+        let half = limit.max(LEAST) / 2 - (OBJECTS * OBJECT) as u64;
+        let kib = u32::try_from(half / 1024).unwrap_or(u32::MAX);
         let kib = kib.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         Self {
             free: Arc::new(Semaphore::new(kib as usize)),
             kib,
+            objects: Semaphore::new(OBJECTS),
         }
     }
 
@@ -198,11 +175,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_large_waits_for_others_and_what_never_fits_is_told_at_once() {
         let budget = Budget::of(128 << 20);
-        let first = budget.take(40 * MIB).await.unwrap();
-        assert_eq!(budget.take(40 * MIB).await.unwrap_err(), Short::Busy);
-        let second = budget.take(24 * MIB).await.unwrap();
+        let first = budget.take(30 * MIB).await.unwrap();
+        assert_eq!(budget.take(30 * MIB).await.unwrap_err(), Short::Busy);
+        let second = budget.take(18 * MIB).await.unwrap();
         let since = tokio::time::Instant::now();
-        for never in [65 * MIB, usize::MAX] {
+        for never in [49 * MIB, usize::MAX] {
             assert_eq!(budget.take(never).await.unwrap_err(), Short::Never);
             assert_eq!(budget.take_beside(never).unwrap_err(), Short::Never);
         }
@@ -211,16 +188,16 @@ mod tests {
             tokio::time::sleep(PATIENCE / 2).await;
             drop((first, second));
         };
-        let (all, ()) = tokio::join!(budget.take(64 * MIB), later);
+        let (all, ()) = tokio::join!(budget.take(48 * MIB), later);
         assert!(all.is_ok());
     }
 
     #[test]
     fn a_thread_that_computes_waits_too() {
         let budget = Budget::of(128 << 20);
-        let first = budget.take_beside(60 * MIB).unwrap();
+        let first = budget.take_beside(40 * MIB).unwrap();
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| budget.take_beside(60 * MIB).is_ok());
+            let waits = scope.spawn(|| budget.take_beside(40 * MIB).is_ok());
             std::thread::sleep(3 * PAUSE);
             assert!(!waits.is_finished());
             drop(first);

@@ -13,7 +13,6 @@ use super::context::Context;
 use super::index::ObjectKey;
 use super::outcome::Failure;
 use crate::api::vault::KvVersion;
-use crate::memory::Held;
 use crate::store::allowed_paths::ANNOTATION;
 use crate::store::fake::Fake;
 use crate::store::hold::Hold;
@@ -51,7 +50,6 @@ pub async fn read_all(
     key: &ObjectKey,
     plan: &Plan,
     stores: &[Arc<Store>],
-    held: &Held,
 ) -> Result<(Vec<Answer>, Vec<Hold>), Failure> {
     let holds = Mutex::default();
     let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
@@ -72,7 +70,7 @@ pub async fn read_all(
     });
     let reads: Vec<_> = reads.collect();
     let mut size = 0;
-    let answers = gather(reads, plan.when_missing, &mut size, held).await;
+    let answers = gather(reads, plan.when_missing, &mut size).await;
     ctx.charge(key, read_cost(size));
     Ok((
         answers?,
@@ -85,12 +83,7 @@ fn read_cost(bytes: usize) -> Duration {
 }
 
 /// What [`take`] gives, if it comes in time.
-async fn gather<R>(
-    reads: Vec<R>,
-    when_missing: WhenMissing,
-    size: &mut usize,
-    held: &Held,
-) -> Result<Vec<Answer>, Failure>
+async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
@@ -100,18 +93,13 @@ where
             READ_TIME.as_secs() / 60
         ))
     };
-    timeout(READ_TIME, take(reads, when_missing, size, held))
+    timeout(READ_TIME, take(reads, when_missing, size))
         .await
         .map_err(late)?
 }
 
 /// Takes answers in the order of the reads, until one ends all, and counts their bytes.
-async fn take<R>(
-    reads: Vec<R>,
-    when_missing: WhenMissing,
-    size: &mut usize,
-    held: &Held,
-) -> Result<Vec<Answer>, Failure>
+async fn take<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
@@ -127,7 +115,6 @@ where
                 READ_MAX >> 20
             )));
         }
-        held.add(answer.size()).await?;
         let fails = matches!(answer, Answer::Missing) && when_missing == WhenMissing::Fail;
         answers.push(answer);
         if fails {
@@ -451,7 +438,7 @@ mod tests {
                 false => Answer::Many(BTreeMap::new()),
             })
         });
-        let gathered = gather(reads.collect(), when_missing, &mut 0, &Held::default()).await;
+        let gathered = gather(reads.collect(), when_missing, &mut 0).await;
         (begun.get(), gathered.ok().map(|answers| answers.len()))
     }
 
@@ -479,7 +466,7 @@ mod tests {
             Ok(Answer::Many(BTreeMap::new()))
         });
         let since = tokio::time::Instant::now();
-        let gathered = gather(reads.collect(), WhenMissing::Skip, &mut 0, &Held::default()).await;
+        let gathered = gather(reads.collect(), WhenMissing::Skip, &mut 0).await;
         assert!(matches!(gathered, Err(Failure::Own(told)) if told.contains("5 minutes")));
         assert_eq!(since.elapsed(), READ_TIME);
     }

@@ -38,7 +38,7 @@ pub async fn look(ctx: &Context, object: &ExternalSecret) -> Result<Option<Dynam
         return Ok(None);
     };
     let looked = manifest_apply::look(&ctx.client, &ctx.kinds, object, manifest);
-    memory::getting(looked).await?.map_err(failure)
+    memory::getting(looked).await.map_err(failure)
 }
 
 fn failure(error: ApplyError) -> Failure {

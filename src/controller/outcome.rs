@@ -20,7 +20,6 @@ use super::status::{self, DELETION_HELD, RESOURCE_SYNC_ERROR, Ready, SYNC_ERROR,
 use crate::api::duration::GoDuration;
 use crate::api::external_secret::ExternalSecret;
 use crate::api::store::StoreKey;
-use crate::memory::Short;
 use crate::store::connection::Down;
 use crate::target::apply::{self, Applied, ApplyError};
 use crate::target::manifest;
@@ -124,16 +123,6 @@ impl Failure {
         Self::Store {
             store: store.clone(),
             message,
-        }
-    }
-}
-
-impl From<Short> for Failure {
-    fn from(short: Short) -> Self {
-        let told = format!("could not update secret: {short}");
-        match short {
-            Short::Never => Self::Own(told),
-            Short::Busy => Self::Api(told),
         }
     }
 }

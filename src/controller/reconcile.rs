@@ -27,7 +27,6 @@ use super::targets::State;
 use crate::api::duration::SHORTEST_REFRESH;
 use crate::api::external_secret::{CreationPolicy, ExternalSecret};
 use crate::api::store::StoreKey;
-use crate::memory::Held;
 use crate::store::Gate;
 use crate::store::place::Place;
 use crate::sync::plan::Plan;
@@ -184,7 +183,6 @@ async fn reconcile(
     // A refresh of what is there already, in time, keeps no status waiting.
     let making = (!unchanged || late).then(|| ctx.turns.making());
     let sync = Sync {
-        held: Held::default(),
         key,
         object,
         plan: &wish.plan,

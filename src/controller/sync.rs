@@ -18,7 +18,7 @@ use super::outcome::{self, Failure};
 use super::targets::State;
 use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
-use crate::memory::{self, Held};
+use crate::memory;
 use crate::store::Store;
 use crate::store::hold::Hold;
 use crate::store::place::Place;
@@ -52,8 +52,6 @@ pub struct Sync<'a> {
     /// written anyway ([`HEARTBEAT`](super::status::HEARTBEAT)), the target is looked at too, should a watch ever have
     /// lost what was done to it.
     pub routine: bool,
-    /// What it holds in memory.
-    pub held: Held,
 }
 
 /// What a sync came to.
@@ -98,12 +96,6 @@ impl Before {
             }
         }
     }
-}
-
-/// How many bytes a Secret holds.
-fn weight(secret: &Secret) -> usize {
-    let values = secret.data.iter().flatten();
-    values.map(|(key, value)| key.len() + value.0.len()).sum()
 }
 
 /// Whether a Secret takes no other data.
@@ -197,14 +189,14 @@ impl Sync<'_> {
         let template = self.object.spec.template();
         // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
         let (answers, existing, sources) = tokio::join!(
-            read_all(ctx, self.key, self.plan, self.stores, &self.held),
+            read_all(ctx, self.key, self.plan, self.stores),
             async {
                 match with_target {
                     true => self.existing(ctx).await,
                     false => Ok(None),
                 }
             },
-            templates::read_sources(ctx, self.key, template, &self.held),
+            templates::read_sources(ctx, self.key, template),
         );
         let (answers, holds) = answers?;
         let fetched = Rendering {
@@ -248,9 +240,8 @@ impl Sync<'_> {
             return Ok(None);
         }
         let target = target_of(self.object);
-        let got = memory::getting(apply::get(&ctx.client, &target.namespace, &target.name)).await??;
-        self.held.add(got.as_ref().map_or(0, weight)).await?;
-        Ok(got)
+        let got = memory::getting(apply::get(&ctx.client, &target.namespace, &target.name));
+        got.await.map_err(Failure::from)
     }
 
     /// Of all that the target is made of, beside what it holds itself.

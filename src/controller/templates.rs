@@ -16,7 +16,7 @@ use super::outcome::Failure;
 use super::queue::Priority;
 use super::references::{self, Sight};
 use crate::api::external_secret::{CreationPolicy, ExternalSecret, ExternalSecretTemplate};
-use crate::memory::{self, Held};
+use crate::memory;
 use crate::secret::SecretBytes;
 use crate::store::scope::{Reference, ReferenceKind};
 use crate::sync::assemble::Assembled;
@@ -202,13 +202,12 @@ pub async fn read_sources(
     ctx: &Context,
     key: &ObjectKey,
     template: Option<&ExternalSecretTemplate>,
-    held: &Held,
 ) -> Result<Sources, Failure> {
     let mut contents = Sources::new();
     let mut versions = BTreeMap::new();
     let mut room = SOURCES_MAX;
     for source in template.map(shape::sources).unwrap_or_default() {
-        let found = memory::getting(read(ctx, &key.namespace, &source)).await??;
+        let found = memory::getting(read(ctx, &key.namespace, &source)).await?;
         let (version, content) = found.map_or((None, None), |(version, content)| (version, Some(content)));
         let bytes: usize = content
             .iter()
@@ -222,7 +221,6 @@ pub async fn read_sources(
                 SOURCES_MAX >> 20
             ))
         })?;
-        held.add(bytes).await?;
         versions.insert(source.clone(), version);
         if let Some(content) = content {
             contents.insert(source, content);

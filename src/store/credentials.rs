@@ -13,7 +13,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use super::scope::{Need, ReferenceKind, SecretKey};
-use crate::memory::{self, Short};
+use crate::memory;
 use crate::refusal;
 use crate::secret::SecretBytes;
 
@@ -294,7 +294,6 @@ fn account_of(token: &[u8]) -> Option<String> {
 /// A call to the API server that failed.
 enum ApiError {
     Timeout,
-    Short(Short),
     Kube(Box<kube::Error>),
 }
 
@@ -304,7 +303,6 @@ impl ApiError {
         let unfit = |why: &str| CredentialError::Unfit(format!("cannot {verb} {object}: {why}"));
         let unreachable = |why: &str| CredentialError::Unreachable(format!("cannot {verb} {object}: {why}"));
         match self {
-            Self::Short(short) => unreachable(&short.to_string()),
             Self::Timeout => unreachable("the API server did not answer in time"),
             Self::Kube(error) => match error.as_ref() {
                 kube::Error::Api(status) => match status.code {
@@ -323,9 +321,8 @@ impl ApiError {
 
 async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
     match memory::getting(tokio::time::timeout(TIMEOUT, call)).await {
-        Ok(Ok(result)) => result.map_err(|e| ApiError::Kube(Box::new(e))),
-        Ok(Err(_)) => Err(ApiError::Timeout),
-        Err(short) => Err(ApiError::Short(short)),
+        Ok(result) => result.map_err(|e| ApiError::Kube(Box::new(e))),
+        Err(_) => Err(ApiError::Timeout),
     }
 }
 

@@ -15,7 +15,8 @@ pub const BODY_LIMIT: usize = 8 << 20;
 #[derive(Default)]
 pub struct Body {
     bytes: Zeroizing<Vec<u8>>,
-    shares: Vec<Share>,
+    /// Of what is made of it.
+    share: Option<Share>,
 }
 
 impl Body {
@@ -28,32 +29,18 @@ impl Body {
             "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
         );
         let mut body = Body::default();
-        let mut room = memory::QUICK;
         while let Some(chunk) = chunk(&mut response).await.map_err(VaultError::Unreachable)? {
             let len = body.bytes.len() + chunk.len();
             if len > BODY_LIMIT {
                 return Err(TOO_LARGE);
             }
-            if len > room {
-                let more = (2 * len).min(BODY_LIMIT) - room;
-                body.pay(more).await.map_err(short)?;
-                room += more;
-                let free = room - body.bytes.len();
-                body.bytes.reserve_exact(free);
-            }
             body.bytes.extend_from_slice(&chunk);
         }
-        let len = body.bytes.len();
-        if len > memory::QUICK {
-            body.pay(json::cost(len)).await.map_err(short)?;
+        if body.bytes.len() > memory::QUICK {
+            let made = json::cost(&body.bytes);
+            body.share = Some(memory::budget().take(made).await.map_err(short)?);
         }
         Ok(body)
-    }
-
-    /// Makes room for what came, and for what is made of a body that has come to its end.
-    async fn pay(&mut self, bytes: usize) -> Result<(), Short> {
-        self.shares.push(memory::budget().take(bytes).await?);
-        Ok(())
     }
 }
 
@@ -69,7 +56,7 @@ impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
         Self {
             bytes: Zeroizing::new(bytes),
-            shares: Vec::new(),
+            share: None,
         }
     }
 }

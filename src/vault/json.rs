@@ -10,11 +10,15 @@ mod read;
 /// How deep objects and arrays may be nested; deeper ones are refused rather than risking the stack.
 pub const MAX_DEPTH: usize = 128;
 
-/// Memory that what is made of a text of so many bytes takes up at most: the text of what is nested, and a tree of the
-/// rest.
+/// Memory that what is made of this text takes up at most: its strings, and a tree of as many values as it has signs
+/// between them.
 #[must_use]
-pub fn cost(bytes: usize) -> usize {
-    bytes.saturating_add(bytes.saturating_mul(read::VALUE).min(read::MAX_TREE))
+pub fn cost(text: &[u8]) -> usize {
+    let values = text
+        .iter()
+        .filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{'));
+    let tree = values.count().saturating_mul(read::VALUE + read::MEMBER);
+    text.len().saturating_add(tree.min(read::MAX_TREE))
 }
 
 /// A JSON value that holds secrets: wiped when dropped, and `Debug` names only its kind.

@@ -100,11 +100,14 @@ async fn secrets(rig: &Rig) -> Result<()> {
 
 /// Answers of Vault that are much, many, wide or deep.
 async fn values(rig: &Rig) -> Result<()> {
-    let ones = vec![1; 4_000_000];
+    // As much as Vault takes in one piece.
+    let ones = vec![vec![1; 9_000]; 9];
     rig.vault.put("hostile/ones", json!({ "v": ones })).await?;
-    let wide: serde_json::Map<_, _> = (0..200_000).map(|i| (format!("k{i}"), json!(""))).collect();
-    rig.vault.put("hostile/wide", Value::Object(wide)).await?;
-    let text = "x".repeat(7 * MEGABYTE);
+    let wide = (0..9_000).map(|i| (format!("k{i}"), json!("")));
+    rig.vault
+        .put("hostile/wide", Value::Object(wide.collect()))
+        .await?;
+    let text = "x".repeat(MEGABYTE);
     rig.vault.put("hostile/text", json!({ "v": text })).await
 }
 

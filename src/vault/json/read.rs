@@ -15,7 +15,7 @@ pub(super) const MAX_TREE: usize = 40 << 20;
 /// What a value takes in a list, and its text on the heap.
 pub(super) const VALUE: usize = size_of::<Json>() + 32;
 /// What a member of an object takes beside its value: the key, and room that the map keeps free.
-const MEMBER: usize = 96;
+pub(super) const MEMBER: usize = 96;
 /// What an object or an array takes that holds little: a node of the map has room for eleven members.
 const SMALL: usize = 512;
 /// What a member of text takes while it is written: where its key and its value are.
