@@ -142,7 +142,7 @@ impl Standby {
         let note = word.apart.as_ref().unwrap_or(&word.standing_by);
         self.metrics.led_by(&word.leader, Some(note.clone()));
         if let Some(apart) = &word.apart {
-            tracing::warn!(apart, "standing by behind another installation");
+            tracing::warn!(apart, "another installation holds the lease");
             self.recorder
                 .send(self.pod.clone(), true, "StandsBehindAnother", apart);
         }
