@@ -24,6 +24,7 @@ mod install;
 mod key;
 mod kv;
 mod leases;
+mod lessor;
 mod least_rights;
 mod leftovers;
 mod main_job;
