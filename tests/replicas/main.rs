@@ -7,6 +7,10 @@
 #[path = "../e2e/scene.rs"]
 mod scene;
 
+#[path = "../e2e/lessor.rs"]
+mod lessor;
+
+mod handover;
 mod restored;
 mod standby;
 

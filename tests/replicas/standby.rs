@@ -1,22 +1,30 @@
 //! Replicas that wait: what they say, and what they know of the installation's key.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Event, Secret};
 use keyferry::api::external_secret::ExternalSecret;
 use keyferry_testbed::{Cluster, Operator, OperatorOptions, SHORT_LEASE, Vault, wait_for};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::play;
 use crate::scene::{SOON, login, one};
 
-async fn replica(cluster: &Cluster, name: &str, more: &[&str]) -> Result<Operator> {
+/// One that has a short lease, perhaps with another way to the API server.
+pub async fn replica(
+    cluster: &Cluster,
+    name: &str,
+    more: &[&str],
+    api_server: Option<String>,
+) -> Result<Operator> {
     let args = SHORT_LEASE.iter().chain(more);
     let options = OperatorOptions {
         command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
         args: args.map(|arg| (*arg).to_string()).collect(),
         name: Some(name.into()),
+        api_server,
         ..OperatorOptions::default()
     };
     let operator = Operator::start(cluster, options).await?;
@@ -24,7 +32,8 @@ async fn replica(cluster: &Cluster, name: &str, more: &[&str]) -> Result<Operato
     Ok(operator)
 }
 
-async fn leads(operator: &Operator) -> Result<()> {
+/// Waits until it leads.
+pub async fn leads(operator: &Operator) -> Result<()> {
     wait_for("a leader", SOON, || async {
         let metrics = operator.metrics().await?;
         Ok(metrics.contains("\nkeyferry_leader 1\n").then_some(()))
@@ -46,10 +55,10 @@ fn a_standby_says_who_leads_and_one_of_another_class_warns_on_its_pod() {
     play(async {
         let cluster = Cluster::start().await?;
         cluster.install_chart(&[]).await?;
-        let first = replica(&cluster, "first", &[]).await?;
+        let first = replica(&cluster, "first", &[], None).await?;
         leads(&first).await?;
-        let second = replica(&cluster, "second", &[]).await?;
-        let third = replica(&cluster, "third", &["--controller-class=blue"]).await?;
+        let second = replica(&cluster, "second", &[], None).await?;
+        let third = replica(&cluster, "third", &["--controller-class=blue"], None).await?;
         let said = says(&second, "standing by: first leads since 20").await?;
         ensure!(said.starts_with("ok"), "{said}");
         says(
@@ -98,7 +107,7 @@ fn a_standby_says_who_leads_and_one_of_another_class_warns_on_its_pod() {
 const KEY: &str = "keyferry-installation-key";
 
 #[test]
-fn replicas_that_began_with_different_keys_make_nothing_up_anew_when_they_take_over() {
+fn replicas_with_different_keys_in_memory_make_nothing_up_anew_when_they_take_over() {
     play(async {
         let cluster = Cluster::start().await?;
         cluster.install_chart(&[]).await?;
@@ -133,21 +142,59 @@ fn replicas_that_began_with_different_keys_make_nothing_up_anew_when_they_take_o
             }
             anyhow::Ok(all)
         };
-        let mut leader = replica(&cluster, "first", &[]).await?;
-        leads(&leader).await?;
+        let (first, second) = (
+            replica(&cluster, "first", &[], None).await?,
+            replica(&cluster, "second", &[], None).await?,
+        );
+        let leader = wait_for("a leader", SOON, || async {
+            for (one, other) in [(&first, &second), (&second, &first)] {
+                if one.metrics().await?.contains("\nkeyferry_leader 1\n") {
+                    return Ok(Some((one, other)));
+                }
+            }
+            Ok(None)
+        })
+        .await?;
         let before = made().await?;
-        for name in ["second", "third", "fourth"] {
-            // The one that leads keeps what it read; the next begins with another key.
-            own.delete(KEY, &DeleteParams::default()).await?;
-            let next = replica(&cluster, name, &[]).await?;
-            leader.terminate()?;
-            leads(&next).await?;
-            force(&cluster, &names, name).await?;
-            ensure!(made().await? == before, "made up anew under {name}");
-            leader = next;
+        let (mut leader, mut next) = leader;
+        for round in 0..4 {
+            // The one that stands still keeps the key in memory; the next begins with another.
+            leader.pause(true)?;
+            let known = stored(&own).await?;
+            replace_key(&own).await?;
+            leads(next).await?;
+            ensure!(stored(&own).await? != known, "the key is the one of before");
+            force(&cluster, &names, &round.to_string()).await?;
+            ensure!(made().await? == before, "made up anew in round {round}");
+            leader.pause(false)?;
+            std::mem::swap(&mut leader, &mut next);
         }
         Ok(())
     });
+}
+
+/// The key as it is stored.
+async fn stored(own: &Api<Secret>) -> Result<Vec<u8>> {
+    let mut data = own.get(KEY).await?.data.context("no data")?;
+    Ok(data.remove("key").context("no key")?.0)
+}
+
+/// Puts another key in its place, as who rotates it does. If the next leader is faster, it has made another one too.
+async fn replace_key(own: &Api<Secret>) -> Result<()> {
+    own.delete(KEY, &DeleteParams::default()).await?;
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(KEY.into()),
+            ..ObjectMeta::default()
+        },
+        data: Some([("key".into(), ByteString(rand::random::<[u8; 32]>().to_vec()))].into()),
+        immutable: Some(true),
+        ..Secret::default()
+    };
+    match own.create(&PostParams::default(), &secret).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        created => Ok(created.map(drop)?),
+    }
 }
 
 /// Has all of them synced, and waits until that is told.
