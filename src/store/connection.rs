@@ -141,9 +141,7 @@ impl Connection {
     pub async fn place(&self, who: &Arc<str>, lane: &Lane) -> Place {
         let place = Place::take(&self.permits, who).await;
         while let Some(end) = self.pause_after(lane) {
-            place.leave();
-            sleep_until(end).await;
-            place.retake().await;
+            place.left_for(sleep_until(end)).await;
         }
         place
     }
@@ -210,10 +208,9 @@ impl Connection {
                 }));
             }
             if turn.at > now {
-                asking.place.inspect(|place| place.leave());
-                sleep_until(turn.at).await;
-                if let Some(place) = asking.place {
-                    place.retake().await;
+                match asking.place {
+                    Some(place) => place.left_for(sleep_until(turn.at)).await,
+                    None => sleep_until(turn.at).await,
                 }
             }
             if self.paces().holds(asking.lane, &turn) {

@@ -25,20 +25,14 @@ impl Place {
         place
     }
 
-    /// Leaves it.
-    pub fn leave(&self) {
-        self.set(None);
-    }
-
-    /// Takes one again.
-    pub async fn retake(&self) {
+    async fn retake(&self) {
         let permit = self.permits.acquire(&self.who).await;
         self.set(permit);
     }
 
     /// Leaves it while this goes on, and takes one again. Many that share one slow read must not keep others from work.
     pub async fn left_for<T>(&self, work: impl Future<Output = T>) -> T {
-        self.leave();
+        self.set(None);
         let result = work.await;
         self.retake().await;
         result
