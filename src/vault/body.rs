@@ -10,13 +10,15 @@ use crate::memory::{self, Share, Short};
 
 /// Bytes of a body that are read at most: 1 MiB is the largest Secret, and JSON escapes up to sixfold.
 pub const BODY_LIMIT: usize = 8 << 20;
+const TOO_LARGE: VaultError = VaultError::BadAnswer(
+    "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
+);
 
 /// A body, with its share of the memory if it is large.
-#[derive(Default)]
 pub struct Body {
     bytes: Zeroizing<Vec<u8>>,
     /// Of what is made of it.
-    share: Option<Share>,
+    _share: Option<Share>,
 }
 
 impl Body {
@@ -24,23 +26,14 @@ impl Body {
     ///
     /// # Errors
     /// If it is too large, there is no room for it, or the connection fails before its end.
-    pub async fn read(mut response: reqwest::Response) -> Result<Self, VaultError> {
-        const TOO_LARGE: VaultError = VaultError::BadAnswer(
-            "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
-        );
-        let mut body = Body::default();
-        while let Some(chunk) = chunk(&mut response).await.map_err(VaultError::Unreachable)? {
-            let len = body.bytes.len() + chunk.len();
-            if len > BODY_LIMIT {
-                return Err(TOO_LARGE);
-            }
-            body.bytes.extend_from_slice(&chunk);
-        }
-        if body.bytes.len() > memory::QUICK {
-            let made = json::cost(&body.bytes);
-            body.share = Some(memory::budget().take(made).await.map_err(short)?);
-        }
-        Ok(body)
+    pub async fn read(response: reqwest::Response) -> Result<Self, VaultError> {
+        let bytes = bounded_body(response, BODY_LIMIT).await;
+        let bytes = bytes.map_err(VaultError::Unreachable)?.ok_or(TOO_LARGE)?;
+        let share = match bytes.len() > memory::QUICK {
+            true => Some(memory::budget().take(json::cost(&bytes)).await.map_err(short)?),
+            false => None,
+        };
+        Ok(Self { bytes, _share: share })
     }
 }
 
@@ -56,7 +49,7 @@ impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
         Self {
             bytes: Zeroizing::new(bytes),
-            share: None,
+            _share: None,
         }
     }
 }
@@ -74,12 +67,6 @@ fn short(short: Short) -> VaultError {
     })
 }
 
-async fn chunk(
-    response: &mut reqwest::Response,
-) -> Result<Option<impl Deref<Target = [u8]> + use<>>, Unreachable> {
-    response.chunk().await.map_err(|error| Unreachable::from(&error))
-}
-
 /// A body of at most so many bytes; of a larger one nothing is kept.
 ///
 /// # Errors
@@ -89,7 +76,11 @@ pub async fn bounded_body(
     limit: usize,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, Unreachable> {
     let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = chunk(&mut response).await? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| Unreachable::from(&error))?
+    {
         if body.len() + chunk.len() > limit {
             return Ok(None);
         }
