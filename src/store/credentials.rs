@@ -1,6 +1,7 @@
 //! Where logins get what they prove themselves with: Secrets, requested tokens, our own token.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 
 use super::scope::{Need, ReferenceKind, SecretKey};
 use crate::memory;
@@ -154,6 +157,22 @@ impl ClusterCredentials {
         Ok(SecretBytes::new(token.into_bytes()))
     }
 
+    /// An object that holds credentials.
+    async fn get<K>(&self, namespace: &str, name: &str) -> Result<K, CredentialError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        match memory::getting(timed(api.get(name))).await {
+            Ok(object) => Ok(object),
+            Err(error) => {
+                let object = format!("{} {namespace}/{name}", K::kind(&()));
+                let role = self.role(namespace, name, &K::plural(&()), READ).await;
+                Err(error.describe(&object, "read", &role))
+            }
+        }
+    }
+
     /// The least that allows it.
     async fn role(&self, namespace: &str, name: &str, resource: &str, verbs: &str) -> String {
         let token = tokio::fs::read(&self.own_token).await.map(SecretBytes::new);
@@ -172,15 +191,7 @@ impl ClusterCredentials {
 impl Credentials for ClusterCredentials {
     async fn secret(&self, key: &SecretKey, identity: &Identity) -> Result<SecretBytes, CredentialError> {
         let namespace = namespace_of(key.namespace.as_deref(), identity)?;
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = match timed(api.get(&key.name)).await {
-            Ok(secret) => secret,
-            Err(error) => {
-                let object = format!("Secret {namespace}/{}", key.name);
-                let role = self.role(namespace, &key.name, "secrets", READ).await;
-                return Err(error.describe(&object, "read", &role));
-            }
-        };
+        let secret: Secret = self.get(namespace, &key.name).await?;
         // The values beside it are wiped as well.
         let data = secret.data.unwrap_or_default().into_iter();
         let mut data: BTreeMap<String, SecretBytes> = data
@@ -194,15 +205,7 @@ impl Credentials for ClusterCredentials {
 
     async fn config_map(&self, key: &SecretKey) -> Result<String, CredentialError> {
         let namespace = namespace_of(key.namespace.as_deref(), &Identity { referent: None })?;
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let map = match timed(api.get(&key.name)).await {
-            Ok(map) => map,
-            Err(error) => {
-                let object = format!("ConfigMap {namespace}/{}", key.name);
-                let role = self.role(namespace, &key.name, "configmaps", READ).await;
-                return Err(error.describe(&object, "read", &role));
-            }
-        };
+        let map: ConfigMap = self.get(namespace, &key.name).await?;
         map.data
             .unwrap_or_default()
             .remove(&key.key)
@@ -320,7 +323,7 @@ impl ApiError {
 }
 
 async fn timed<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ApiError> {
-    match memory::getting(tokio::time::timeout(TIMEOUT, call)).await {
+    match tokio::time::timeout(TIMEOUT, call).await {
         Ok(result) => result.map_err(|e| ApiError::Kube(Box::new(e))),
         Err(_) => Err(ApiError::Timeout),
     }
