@@ -11,8 +11,8 @@ use crate::memory::{self, Share};
 const STEPS: u64 = 5_000_000;
 /// Bytes made by functions and written, together. A Secret holds 1 MiB.
 const BYTES: u64 = 64 << 20;
-/// Renderings that make more text wait for one another: together they must not take the process's memory. Nobody waits
-/// for anything else while it holds this.
+/// Renderings that make more text wait for one another: together they must not take the process's memory. Who
+/// holds this waits for its share of that alone, and not for long.
 static LARGE: Mutex<()> = Mutex::new(());
 /// Bytes that a rendering makes without waiting.
 const SMALL: u64 = 8 << 20;

@@ -126,7 +126,7 @@ fn a_dict_that_holds_itself_is_printed_by_nobody() {
 fn a_loop_that_never_ends_is_stopped() {
     refused("{{ range 1000000000000 }}{{ end }}", "steps");
     refused(
-        "{{ range until 3000 }}{{ range 3000 }}{{ end }}{{ end }}",
+        "{{ range until 3000 }}{{ range until 3000 }}{{ end }}{{ end }}",
         "steps",
     );
 }
