@@ -7,38 +7,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
-use keyferry_testbed::{Answer, Cluster, End, Mode, Proxy, TlsBack, Vault, wait_for};
+use keyferry_testbed::{Answer, Cluster, End, Mode, Proxy, SHORT_LEASE, TlsBack, Vault, wait_for};
 use kube::Api;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::lessor;
-use crate::play;
-use crate::scene::{SOON, login, one};
-use crate::standby::{leads, replica};
+use crate::scene::{SOON, one};
+use crate::standby::leads;
+use crate::{external, kv, lessor, play, replica, store};
 
 /// Name of the chart's Lease.
 const LEASE: &str = "external-secrets-controller";
-
-/// A ClusterSecretStore `store`.
-fn store(vault: &Value) -> Value {
-    json!({
-        "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "store"},
-        "spec": {"provider": {"vault": vault}},
-    })
-}
-
-/// An ExternalSecret of that store.
-fn external(name: &str, further: &Value) -> Value {
-    let mut object = json!({
-        "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"refreshInterval": "1h", "secretStoreRef": {"kind": "ClusterSecretStore", "name": "store"}},
-    });
-    if let (Some(spec), Some(further)) = (object["spec"].as_object_mut(), further.as_object()) {
-        spec.extend(further.clone());
-    }
-    object
-}
 
 async fn holder(cluster: &Cluster) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), "security");
@@ -53,8 +31,7 @@ fn a_leader_that_is_told_to_stop_keeps_the_lease_if_a_write_was_never_answered_a
         cluster.install_chart(&[]).await?;
         let vault = Vault::start(&cluster).await?;
         vault.put("app", json!({"user": "admin"})).await?;
-        let at = json!({"server": vault.address(), "path": "secret", "auth": login()});
-        cluster.apply(&store(&at).to_string()).await?;
+        cluster.apply(&store(&kv(&vault)).to_string()).await?;
         // The API server takes the new Secret, and says nothing.
         let back = TlsBack::start(cluster.socket()?, cluster.ca_pem()).await?;
         let way = Proxy::start(back.address()).await?;
@@ -63,7 +40,7 @@ fn a_leader_that_is_told_to_stop_keeps_the_lease_if_a_write_was_never_answered_a
             Answer::raw(secrets, "", End::Hang).only("POST"),
         ]));
         let url = format!("http://{}", way.address());
-        let first = replica(&cluster, "first", &[], Some(url)).await?;
+        let first = replica(&cluster, "first", &SHORT_LEASE, Some(url)).await?;
         leads(&first).await?;
         let mark = vault.audit_mark();
         let data = json!({"data": [one("user", "app", "user")]});
@@ -84,7 +61,7 @@ fn a_leader_that_is_told_to_stop_keeps_the_lease_if_a_write_was_never_answered_a
             "released before the answer came"
         );
         // It runs out, and the next one writes; all of its writes are answered.
-        let second = replica(&cluster, "second", &[], None).await?;
+        let second = replica(&cluster, "second", &SHORT_LEASE, None).await?;
         leads(&second).await?;
         let written: Api<Secret> = Api::namespaced(cluster.client(), "default");
         wait_for("the Secret", SOON, || async { Ok(written.get_opt("app").await?) }).await?;
@@ -119,7 +96,7 @@ fn leased_values_live_on_in_their_secrets_however_the_leader_that_read_them_goes
         let server = lessor::front(&vault).await?;
         let at = json!({"server": server, "path": "leased", "version": "v1", "auth": lessor::login()});
         cluster.apply(&store(&at).to_string()).await?;
-        let mut leader = replica(&cluster, "first", &[], None).await?;
+        let mut leader = replica(&cluster, "first", &SHORT_LEASE, None).await?;
         leads(&leader).await?;
         for (round, name) in ["told", "paused", "killed"].into_iter().enumerate() {
             // Read by the one that leads now.
@@ -131,7 +108,7 @@ fn leased_values_live_on_in_their_secrets_however_the_leader_that_read_them_goes
                 Ok((held.len() == names.len()).then_some(held))
             })
             .await?;
-            let next = replica(&cluster, &format!("after-{name}"), &[], None).await?;
+            let next = replica(&cluster, &format!("after-{name}"), &SHORT_LEASE, None).await?;
             match name {
                 "told" => leader.terminate()?,
                 "paused" => leader.pause(true)?,

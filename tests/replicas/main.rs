@@ -23,7 +23,7 @@ use keyferry::api::external_secret::ExternalSecret;
 use keyferry_testbed::{Cluster, Echo, Mode, Operator, OperatorOptions, Proxy, SHORT_LEASE, Vault, wait_for};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -42,6 +42,51 @@ const PATHS: usize = 20;
 const BURST: Duration = Duration::from_millis(150);
 /// The chart's lease holds for so long.
 const LEASE: Duration = Duration::from_secs(15);
+
+/// A ClusterSecretStore `store`.
+fn store(vault: &Value) -> Value {
+    json!({
+        "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "store"},
+        "spec": {"provider": {"vault": vault}},
+    })
+}
+
+/// An ExternalSecret of that store.
+fn external(name: &str, further: &Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"refreshInterval": "1h", "secretStoreRef": {"kind": "ClusterSecretStore", "name": "store"}},
+    });
+    if let (Some(spec), Some(further)) = (object["spec"].as_object_mut(), further.as_object()) {
+        spec.extend(further.clone());
+    }
+    object
+}
+
+/// The kv store of a Vault.
+fn kv(vault: &Vault) -> Value {
+    json!({"server": vault.address(), "path": "secret", "auth": login()})
+}
+
+/// Starts a replica.
+async fn replica(
+    cluster: &Cluster,
+    name: &str,
+    args: &[&str],
+    api_server: Option<String>,
+) -> Result<Operator> {
+    let options = OperatorOptions {
+        command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
+        args: args.iter().map(|arg| (*arg).to_string()).collect(),
+        name: Some(name.into()),
+        api_server,
+        ..OperatorOptions::default()
+    };
+    let operator = Operator::start(cluster, options).await?;
+    operator.wait_ready().await?;
+    Ok(operator)
+}
 
 struct Stage {
     cluster: Cluster,
@@ -62,25 +107,17 @@ impl Stage {
         let cluster = Cluster::start().await?;
         cluster.install_chart(&["--set", "replicaCount=2"]).await?;
         let vault = Arc::new(Vault::start(&cluster).await?);
-        let mut yaml = json!({
-            "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "store"},
-            "spec": {"provider": {"vault": {"server": vault.address(), "path": "secret", "auth": login()}}},
-        })
-        .to_string();
+        let mut yaml = store(&kv(&vault)).to_string();
         for path in 0..PATHS {
             vault
                 .put(&format!("app/{path}"), json!({"value": "first"}))
                 .await?;
         }
         for i in 0..OBJECTS {
-            let object = json!({
-                "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
-                "metadata": {"name": format!("app-{i}"), "namespace": "default"},
-                "spec": {
-                    "refreshInterval": "10s", "secretStoreRef": {"kind": "ClusterSecretStore", "name": "store"},
-                    "data": [one("value", &format!("app/{}", i % PATHS), "value")],
-                },
+            let further = json!({
+                "refreshInterval": "10s", "data": [one("value", &format!("app/{}", i % PATHS), "value")],
             });
+            let object = external(&format!("app-{i}"), &further);
             yaml += &format!("\n---\n{object}");
         }
         cluster.apply(&yaml).await?;
@@ -90,16 +127,7 @@ impl Stage {
     }
 
     async fn replica(&self, name: &str, args: &[&str], api_server: Option<String>) -> Result<Operator> {
-        let options = OperatorOptions {
-            command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
-            args: args.iter().map(|arg| (*arg).to_string()).collect(),
-            name: Some(name.into()),
-            api_server,
-            ..OperatorOptions::default()
-        };
-        let operator = Operator::start(&self.cluster, options).await?;
-        operator.wait_ready().await?;
-        Ok(operator)
+        replica(&self.cluster, name, args, api_server).await
     }
 
     /// One whose way to the API server leads through a proxy.

@@ -8,8 +8,8 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::play;
-use crate::scene::{SOON, login, one};
+use crate::scene::{SOON, one};
+use crate::{external, kv, play, store};
 
 struct Stage {
     cluster: Cluster,
@@ -22,11 +22,7 @@ impl Stage {
         let cluster = Cluster::start().await?;
         cluster.install_chart(&[]).await?;
         let vault = Vault::start(&cluster).await?;
-        let store = json!({
-            "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "store"},
-            "spec": {"provider": {"vault": {"server": vault.address(), "path": "secret", "auth": login()}}},
-        });
-        cluster.apply(&store.to_string()).await?;
+        cluster.apply(&store(&kv(&vault)).to_string()).await?;
         let client = cluster.client();
         let stage = Self {
             cluster,
@@ -37,14 +33,7 @@ impl Stage {
     }
 
     async fn external(&self, name: &str, path: &str) -> Result<()> {
-        let object = json!({
-            "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
-            "metadata": {"name": name, "namespace": "default"},
-            "spec": {
-                "refreshInterval": "1h", "secretStoreRef": {"kind": "ClusterSecretStore", "name": "store"},
-                "data": [one("value", path, "value")],
-            },
-        });
+        let object = external(name, &json!({"data": [one("value", path, "value")]}));
         self.cluster.apply(&object.to_string()).await.map(drop)
     }
 

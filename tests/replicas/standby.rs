@@ -4,33 +4,13 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Event, Secret};
 use keyferry::api::external_secret::ExternalSecret;
-use keyferry_testbed::{Cluster, Operator, OperatorOptions, SHORT_LEASE, Vault, wait_for};
+use keyferry_testbed::{Cluster, Operator, SHORT_LEASE, Vault, wait_for};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::play;
-use crate::scene::{SOON, login, one};
-
-/// One that has a short lease, perhaps with another way to the API server.
-pub async fn replica(
-    cluster: &Cluster,
-    name: &str,
-    more: &[&str],
-    api_server: Option<String>,
-) -> Result<Operator> {
-    let args = SHORT_LEASE.iter().chain(more);
-    let options = OperatorOptions {
-        command: vec![env!("CARGO_BIN_EXE_keyferry").into()],
-        args: args.map(|arg| (*arg).to_string()).collect(),
-        name: Some(name.into()),
-        api_server,
-        ..OperatorOptions::default()
-    };
-    let operator = Operator::start(cluster, options).await?;
-    operator.wait_ready().await?;
-    Ok(operator)
-}
+use crate::scene::{SOON, one};
+use crate::{external, kv, play, replica, store};
 
 /// Waits until it leads.
 pub async fn leads(operator: &Operator) -> Result<()> {
@@ -55,10 +35,11 @@ fn a_standby_says_who_leads_and_one_of_another_class_warns_on_its_pod() {
     play(async {
         let cluster = Cluster::start().await?;
         cluster.install_chart(&[]).await?;
-        let first = replica(&cluster, "first", &[], None).await?;
+        let first = replica(&cluster, "first", &SHORT_LEASE, None).await?;
         leads(&first).await?;
-        let second = replica(&cluster, "second", &[], None).await?;
-        let third = replica(&cluster, "third", &["--controller-class=blue"], None).await?;
+        let second = replica(&cluster, "second", &SHORT_LEASE, None).await?;
+        let blue = [&SHORT_LEASE[..], &["--controller-class=blue"]].concat();
+        let third = replica(&cluster, "third", &blue, None).await?;
         let said = says(&second, "standing by: first leads since 20").await?;
         ensure!(said.starts_with("ok"), "{said}");
         says(
@@ -113,22 +94,14 @@ fn replicas_with_different_keys_in_memory_make_nothing_up_anew_when_they_take_ov
         cluster.install_chart(&[]).await?;
         let vault = Vault::start(&cluster).await?;
         vault.put("app", json!({"user": "admin"})).await?;
-        let store = json!({
-            "apiVersion": "external-secrets.io/v1", "kind": "ClusterSecretStore", "metadata": {"name": "store"},
-            "spec": {"provider": {"vault": {"server": vault.address(), "path": "secret", "auth": login()}}},
-        });
-        cluster.apply(&store.to_string()).await?;
+        cluster.apply(&store(&kv(&vault)).to_string()).await?;
         let mut names = Vec::new();
         for (name, immutable) in [("made-up", false), ("frozen", true)] {
-            let object = json!({
-                "apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
-                "metadata": {"name": name, "namespace": "default"},
-                "spec": {
-                    "refreshInterval": "0", "secretStoreRef": {"kind": "ClusterSecretStore", "name": "store"},
-                    "data": [one("user", "app", "user")],
-                    "target": {"immutable": immutable, "template": {"data": {"password": "{{ randAlphaNum 24 }}"}}},
-                },
+            let further = json!({
+                "refreshInterval": "0", "data": [one("user", "app", "user")],
+                "target": {"immutable": immutable, "template": {"data": {"password": "{{ randAlphaNum 24 }}"}}},
             });
+            let object = external(name, &further);
             cluster.apply(&object.to_string()).await?;
             names.push(name);
         }
@@ -143,8 +116,8 @@ fn replicas_with_different_keys_in_memory_make_nothing_up_anew_when_they_take_ov
             anyhow::Ok(all)
         };
         let (first, second) = (
-            replica(&cluster, "first", &[], None).await?,
-            replica(&cluster, "second", &[], None).await?,
+            replica(&cluster, "first", &SHORT_LEASE, None).await?,
+            replica(&cluster, "second", &SHORT_LEASE, None).await?,
         );
         let leader = wait_for("a leader", SOON, || async {
             for (one, other) in [(&first, &second), (&second, &first)] {
