@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use keyferry_testbed::Operator;
 use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -44,7 +43,7 @@ pub async fn memory_hostile(rig: &Rig) -> Result<Value> {
     observer.secrets(1, LIMIT, |_, text| text == "round-0").await?;
     // The take-over is part of it.
     sleep(Duration::from_secs(5)).await;
-    let taken_over = peak_mib(&operator)?;
+    let taken_over = operator.peak_mib()?;
     attack(rig).await?;
     let mut waits = Vec::new();
     for round in 1..=FORCED {
@@ -62,18 +61,10 @@ pub async fn memory_hostile(rig: &Rig) -> Result<Value> {
         sleep(Duration::from_millis(500)).await;
     }
     Ok(json!({
-        "peak_mib_of_the_take_over": rounded(taken_over), "peak_mib": rounded(peak_mib(&operator)?),
+        "peak_mib_of_the_take_over": rounded(taken_over), "peak_mib": rounded(operator.peak_mib()?),
         "rss_mib_afterwards": rounded(operator.rss_mib()?),
         "ordinary_p50_ms": percentile(&mut waits, 0.5), "ordinary_worst_ms": percentile(&mut waits, 1.0),
     }))
-}
-
-/// What the kernel saw at most.
-fn peak_mib(operator: &Operator) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", operator.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.context("no VmHWM")?.trim().trim_end_matches("kB").trim();
-    Ok(kib.parse::<f64>()? / 1024.0)
 }
 
 /// Secrets of a megabyte, most of them labelled as ours.

@@ -138,16 +138,6 @@ pub fn judge(waits: &[Wait]) -> Result<()> {
     Ok(())
 }
 
-/// The highest resident memory so far.
-fn peak_mib(scene: &Scene) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", scene.operator().pid()))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .context("no VmHWM")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
-}
-
 /// The objects that have another answer than they must have.
 async fn wrong(scene: &Scene, objects: &[Hostile]) -> Result<String> {
     let known = scene.list("externalsecrets").await?;
@@ -184,7 +174,7 @@ async fn attack(scene: &Stage, objects: Vec<Hostile>) -> Result<()> {
         )?;
     }
     let attacked = ATTACKED.lock().await;
-    let before = peak_mib(scene)?;
+    let before = scene.operator().peak_mib()?;
     let since = Instant::now();
     // Not applied: kubectl would keep a second copy of each in an annotation.
     scene.cluster.kubectl(&["create", "-f", "-"], &yaml).await?;
@@ -203,7 +193,7 @@ async fn attack(scene: &Stage, objects: Vec<Hostile>) -> Result<()> {
     .await?;
     let answered = since.elapsed();
     drop(attacked);
-    let peak = peak_mib(scene)? - before;
+    let peak = scene.operator().peak_mib()? - before;
     println!(
         "{}: answered in {answered:?}, {peak:.0} MiB more at most",
         scene.class

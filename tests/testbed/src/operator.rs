@@ -237,12 +237,22 @@ impl Operator {
     /// # Errors
     /// If it does not run.
     pub fn rss_mib(&self) -> Result<f64> {
+        self.memory_mib("VmRSS:")
+    }
+
+    /// The most that its resident memory ever was, in MiB.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn peak_mib(&self) -> Result<f64> {
+        self.memory_mib("VmHWM:")
+    }
+
+    fn memory_mib(&self, of: &str) -> Result<f64> {
         let status = fs::read_to_string(PathBuf::from(format!("/proc/{}/status", self.pid())))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+        let line = status.lines().find_map(|line| line.strip_prefix(of));
+        let kib = line.with_context(|| format!("no {of}"))?.trim();
+        Ok(kib.trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
     }
 
     /// Its processor time so far, in seconds.
