@@ -13,6 +13,7 @@ pub mod api;
 pub mod cli;
 pub mod controller;
 pub mod memory;
+pub mod permits;
 pub mod refusal;
 pub mod secret;
 pub mod store;

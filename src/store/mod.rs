@@ -12,7 +12,6 @@ pub mod hold;
 mod judge;
 pub mod login;
 pub mod pace;
-pub mod permits;
 pub mod place;
 pub mod probing;
 pub mod retries;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pace::Lane;
-use super::permits::{Permit, Permits};
+use crate::permits::{Permit, Permits};
 
 /// Held by a request, and left while it waits for its turn under a rate limit: those who are limited must not keep the
 /// others from Vault.
