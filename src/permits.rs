@@ -1,15 +1,21 @@
-//! Requests under way at one server. Who asks takes turns by namespace: one that has thousands due keeps another's
-//! first request waiting for a few of its own, not for all of them.
+//! Requests under way at one server, or bytes of memory. Who asks takes turns by namespace: one that has thousands due
+//! keeps another's first request waiting for a few of its own, not for all of them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+/// Someone who waits for so many.
+struct Waiting {
+    count: usize,
+    sender: oneshot::Sender<Permit>,
+}
+
 /// Those of one namespace that wait, in their order.
 struct Line {
     who: Arc<str>,
-    waiting: VecDeque<oneshot::Sender<Permit>>,
+    waiting: VecDeque<Waiting>,
 }
 
 struct Inner {
@@ -21,10 +27,10 @@ struct Inner {
 /// A number of permits.
 pub struct Permits(Mutex<Inner>);
 
-/// One of them; given back when it is dropped.
+/// Some of them; given back when it is dropped.
 pub struct Permit {
     of: Arc<Permits>,
-    given: bool,
+    count: usize,
 }
 
 impl Permits {
@@ -39,23 +45,31 @@ impl Permits {
 
     /// One, as soon as it is the turn of this namespace. `None` only while the process ends.
     pub async fn acquire(self: &Arc<Self>, who: &Arc<str>) -> Option<Permit> {
+        self.acquire_many(who, 1).await
+    }
+
+    /// So many, as soon as it is the turn of this namespace and they are free. Nobody who wants fewer overtakes. More
+    /// than there are never come.
+    pub async fn acquire_many(self: &Arc<Self>, who: &Arc<str>, count: usize) -> Option<Permit> {
         let receiver = {
             let mut inner = self.inner();
-            if inner.free > 0 {
-                inner.free -= 1;
-                return Some(self.permit());
+            if inner.lines.is_empty() && inner.free >= count {
+                inner.free -= count;
+                return Some(self.permit(count));
             }
             let (sender, receiver) = oneshot::channel();
-            inner.join(who, sender);
+            inner.join(who, Waiting { count, sender });
             receiver
         };
+        // Those in front may have given up.
+        self.hand_on(0);
         receiver.await.ok()
     }
 
-    fn permit(self: &Arc<Self>) -> Permit {
+    fn permit(self: &Arc<Self>, count: usize) -> Permit {
         Permit {
             of: self.clone(),
-            given: true,
+            count,
         }
     }
 
@@ -63,20 +77,20 @@ impl Permits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a permit that came back to the next who still waits.
-    fn hand_on(self: &Arc<Self>) {
+    /// Hands what came back to the next who still wait.
+    fn hand_on(self: &Arc<Self>, mut back: usize) {
         loop {
             let next = {
                 let mut inner = self.inner();
-                let next = inner.next();
-                inner.free += usize::from(next.is_none());
-                next
+                inner.free += std::mem::take(&mut back);
+                inner.next()
             };
-            let Some(sender) = next else { return };
-            match sender.send(self.permit()) {
-                Ok(()) => return,
-                // Who waited has given up. The lock is not held here, but neither is it to be handed on twice.
-                Err(mut permit) => permit.given = false,
+            let Some(Waiting { count, sender }) = next else {
+                return;
+            };
+            // The lock is not held here. Who has given up just now gives it back below, not by a call in this one.
+            if let Err(mut permit) = sender.send(self.permit(count)) {
+                back = std::mem::take(&mut permit.count);
             }
         }
     }
@@ -84,31 +98,45 @@ impl Permits {
 
 impl Inner {
     /// Few namespaces wait at a time: each that does has its line.
-    fn join(&mut self, who: &Arc<str>, sender: oneshot::Sender<Permit>) {
+    fn join(&mut self, who: &Arc<str>, waiting: Waiting) {
         if let Some(line) = self.lines.iter_mut().find(|line| line.who == *who) {
-            line.waiting.push_back(sender);
+            line.waiting.push_back(waiting);
             return;
         }
         self.lines.push_back(Line {
             who: who.clone(),
-            waiting: [sender].into(),
+            waiting: [waiting].into(),
         });
     }
 
-    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
-        let mut line = self.lines.pop_front()?;
-        let next = line.waiting.pop_front();
-        if !line.waiting.is_empty() {
-            self.lines.push_back(line);
+    /// Takes what the next one waits for, if so many are free.
+    fn next(&mut self) -> Option<Waiting> {
+        loop {
+            let mut line = self.lines.pop_front()?;
+            while line.waiting.front().is_some_and(|first| first.sender.is_closed()) {
+                line.waiting.pop_front();
+            }
+            let Some(first) = line.waiting.front() else {
+                continue;
+            };
+            if first.count > self.free {
+                self.lines.push_front(line);
+                return None;
+            }
+            self.free -= first.count;
+            let next = line.waiting.pop_front();
+            if !line.waiting.is_empty() {
+                self.lines.push_back(line);
+            }
+            return next;
         }
-        next
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.given {
-            self.of.hand_on();
+        if self.count > 0 {
+            self.of.hand_on(self.count);
         }
     }
 }
@@ -176,11 +204,30 @@ mod tests {
         assert!(permits.inner().lines.is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_many_is_overtaken_by_nobody_and_who_gives_up_stands_in_no_ones_way() {
+        let permits = Permits::new(10);
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let held = permits.acquire_many(&a, 6).await;
+        let mut many = Box::pin(permits.acquire_many(&b, 8));
+        let moment = Duration::from_millis(1);
+        assert!(tokio::time::timeout(moment, &mut many).await.is_err());
+        let mut few = Box::pin(permits.acquire_many(&a, 2));
+        assert!(tokio::time::timeout(moment, &mut few).await.is_err(), "overtook");
+        drop(held);
+        let many = many.await;
+        assert!(many.is_some() && few.await.is_some());
+        let mut all = Box::pin(permits.acquire_many(&b, 10));
+        assert!(tokio::time::timeout(moment, &mut all).await.is_err());
+        drop(all);
+        assert!(permits.acquire_many(&a, 2).await.is_some());
+    }
+
     proptest! {
         #[test]
         fn never_more_than_there_are_and_all_come_back(
             count in 1_usize..5,
-            asking in proptest::collection::vec((0_u8..4, 0_u64..4, proptest::bool::ANY), 0..60),
+            asking in proptest::collection::vec((0_u8..4, 0_u64..4, proptest::bool::ANY, 1_usize..5), 0..60),
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
             let runtime = runtime.map_err(|e| TestCaseError::fail(e.to_string()))?;
@@ -188,19 +235,20 @@ mod tests {
                 let permits = Permits::new(count);
                 let under_way = Arc::new(AtomicUsize::new(0));
                 let mut tasks = Vec::new();
-                for (who, millis, gives_up) in asking {
+                for (who, millis, gives_up, many) in asking {
+                    let many = many.min(count);
                     let (permits, under_way, who) = (permits.clone(), under_way.clone(), Arc::<str>::from(who.to_string()));
                     tasks.push(tokio::spawn(async move {
                         let ask = async {
-                            let permit = permits.acquire(&who).await;
+                            let permit = permits.acquire_many(&who, many).await;
                             assert!(permit.is_some());
-                            assert!(under_way.fetch_add(1, Ordering::SeqCst) < count);
+                            assert!(under_way.fetch_add(many, Ordering::SeqCst) + many <= count);
                             sleep(Duration::from_millis(millis)).await;
-                            under_way.fetch_sub(1, Ordering::SeqCst);
+                            under_way.fetch_sub(many, Ordering::SeqCst);
                         };
                         if gives_up {
                             // While it waits only: what is under way ends.
-                            let _ = tokio::time::timeout(Duration::ZERO, permits.acquire(&who)).await;
+                            let _ = tokio::time::timeout(Duration::ZERO, permits.acquire_many(&who, many)).await;
                         } else {
                             ask.await;
                         }
