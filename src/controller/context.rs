@@ -46,6 +46,8 @@ pub struct Memory {
     pub retry: Option<(Box<str>, Instant)>,
     /// What the last try cost, about, in milliseconds of a processor.
     pub cost: u32,
+    /// Bytes of memory that it needed, if they were many.
+    pub room: usize,
     /// Since when a sync is due that has not succeeded.
     pub overdue_since: Option<Timestamp>,
     /// A store that it reads from changed since it last read.

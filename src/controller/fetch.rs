@@ -12,7 +12,9 @@ use tokio::time::timeout;
 use super::context::Context;
 use super::index::ObjectKey;
 use super::outcome::Failure;
+use super::room::Room;
 use crate::api::vault::KvVersion;
+use crate::memory::{self, Busy, QUICK};
 use crate::store::allowed_paths::ANNOTATION;
 use crate::store::fake::Fake;
 use crate::store::hold::Hold;
@@ -20,10 +22,11 @@ use crate::store::login::Fault;
 use crate::store::session::ReadError;
 use crate::store::settings::Settings;
 use crate::store::{Source, Store};
-use crate::sync::assemble::{Answer, Assembled, assemble};
+use crate::sync::assemble::{Answer, AssembleError, Assembled, assemble};
 use crate::sync::find::{self, Ask, Filter, Search};
-use crate::sync::plan::{Destination, Entry, Plan, Read, What, WhenMissing};
+use crate::sync::plan::{Entry, Plan, Read, What, WhenMissing};
 use crate::vault::error::VaultError;
+use crate::vault::json;
 use crate::vault::kv::{KvAnswer, Question, SecretPath};
 
 /// Requests of one search that are under way at once: a part of what a server is given, so that a search through
@@ -32,8 +35,6 @@ const SEARCH_WIDTH: usize = 8;
 
 /// The same of the reads of one ExternalSecret: one with thousands must not stand before those of others in the queue.
 const READ_WIDTH: usize = 16;
-/// Bytes of all that one ExternalSecret reads. A Secret holds 1 MiB, and of large secrets small parts may be taken.
-const READ_MAX: usize = 16 << 20;
 /// How long all that one ExternalSecret reads may take, however many requests and searches it is.
 const READ_TIME: Duration = Duration::from_secs(300);
 /// What a MiB costs that is read: it is received, decrypted and parsed.
@@ -50,12 +51,16 @@ pub async fn read_all(
     key: &ObjectKey,
     plan: &Plan,
     stores: &[Arc<Store>],
+    room: &Room,
 ) -> Result<(Vec<Answer>, Vec<Hold>), Failure> {
     let holds = Mutex::default();
     let reads = plan.reads.iter().zip(stores).map(async |(read, store)| {
         let asked = Asked { read, store };
         match store.source() {
-            Source::Fake(fake) => asked.fake(ctx, key, fake).await,
+            Source::Fake(fake) => {
+                let answer = asked.fake(ctx, key, fake).await?;
+                room.keep(answer.size()).map(|()| answer)
+            }
             Source::Vault(settings) => {
                 let reader = Reader {
                     ctx,
@@ -63,15 +68,15 @@ pub async fn read_all(
                     asked,
                     settings,
                     holds: &holds,
+                    room,
                 };
                 reader.read().await
             }
         }
     });
     let reads: Vec<_> = reads.collect();
-    let mut size = 0;
-    let answers = gather(reads, plan.when_missing, &mut size).await;
-    ctx.charge(key, read_cost(size));
+    let answers = gather(reads, plan.when_missing).await;
+    ctx.charge(key, read_cost(room.bytes_read()));
     Ok((
         answers?,
         holds.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -83,7 +88,7 @@ fn read_cost(bytes: usize) -> Duration {
 }
 
 /// What [`take`] gives, if it comes in time.
-async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
+async fn gather<R>(reads: Vec<R>, when_missing: WhenMissing) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
@@ -93,13 +98,13 @@ where
             READ_TIME.as_secs() / 60
         ))
     };
-    timeout(READ_TIME, take(reads, when_missing, size))
+    timeout(READ_TIME, take(reads, when_missing))
         .await
         .map_err(late)?
 }
 
-/// Takes answers in the order of the reads, until one ends all, and counts their bytes.
-async fn take<R>(reads: Vec<R>, when_missing: WhenMissing, size: &mut usize) -> Result<Vec<Answer>, Failure>
+/// Takes answers in the order of the reads, until one ends all.
+async fn take<R>(reads: Vec<R>, when_missing: WhenMissing) -> Result<Vec<Answer>, Failure>
 where
     R: Future<Output = Result<Answer, Failure>>,
 {
@@ -107,14 +112,6 @@ where
     let mut reads = futures::stream::iter(reads).buffered(READ_WIDTH);
     while let Some(answer) = reads.next().await {
         let answer = answer?;
-        *size += answer.size();
-        if *size > READ_MAX {
-            return Err(Failure::own(format!(
-                "the secrets that are read hold more than {} MiB together, and a Secret holds at most one; read fewer or \
-                 smaller ones",
-                READ_MAX >> 20
-            )));
-        }
         let fails = matches!(answer, Answer::Missing) && when_missing == WhenMissing::Fail;
         answers.push(answer);
         if fails {
@@ -145,6 +142,7 @@ pub fn permit(ctx: &Context, key: &ObjectKey, read: &Read, store: &Arc<Store>) -
         asked: Asked { read, store },
         settings,
         holds: &Mutex::default(),
+        room: &Room::small(),
     };
     // A path that is none is told when it is read.
     path.map_or(Ok(()), |path| store.permit(kv, namespace, &path, question))
@@ -161,14 +159,27 @@ pub async fn assembled(
     plan: &Plan,
     answers: Vec<Answer>,
 ) -> Result<Assembled, Failure> {
-    let assembled = if is_costly(plan, &answers) {
-        let plan = plan.clone();
-        let bytes = answers.iter().map(Answer::size).sum();
-        ctx.beside(key, bytes, move || assemble(&plan, &answers)).await?
-    } else {
-        assemble(plan, &answers)
+    let failed = |error: AssembleError| Failure::own(error.to_string());
+    if !is_costly(plan, &answers) {
+        return assemble(plan, &answers).map_err(failed);
+    }
+    let plan = plan.clone();
+    let sizes = answers.iter().map(Answer::size);
+    let (bytes, largest) = (sizes.clone().sum(), sizes.max().unwrap_or_default());
+    let rewrites = plan.entries.iter().any(Entry::is_rewritten);
+    let work = move || {
+        // One secret after the other is looked through. What rewrites make of it may be as much as of any template.
+        let made = if rewrites { usize::MAX } else { json::most(largest) };
+        let _made = match largest > QUICK {
+            true => Some(memory::budget().make_beside(made)?),
+            false => None,
+        };
+        Ok(assemble(&plan, &answers))
     };
-    assembled.map_err(|error| Failure::own(error.to_string()))
+    let assembled = ctx.beside(key, bytes, work).await?;
+    assembled
+        .map_err(|busy: Busy| Failure::Api(busy.to_string()))?
+        .map_err(failed)
 }
 
 /// Rewrites, wildcards and much to look through may take seconds. Each property looks through its secret.
@@ -181,10 +192,9 @@ fn is_costly(plan: &Plan, answers: &[Answer]) -> bool {
             .as_ref()
             .is_some_and(|property| property.contains('*'))
     };
-    let rewritten = |entry: &Entry| matches!(entry.into, Destination::Rewritten(_));
     plan.entries
         .iter()
-        .any(|entry| rewritten(entry) || wildcard(entry))
+        .any(|entry| entry.is_rewritten() || wildcard(entry))
         || plan.entries.iter().map(looked_through).sum::<usize>() > LOOKED_THROUGH
 }
 
@@ -247,6 +257,7 @@ struct Reader<'a> {
     settings: &'a Settings,
     /// The leases that were given so far.
     holds: &'a Mutex<Vec<Hold>>,
+    room: &'a Room,
 }
 
 impl Reader<'_> {
@@ -254,15 +265,7 @@ impl Reader<'_> {
         match &self.asked.read.what {
             What::Value => self.one(Question::Value(self.asked.version()?)).await,
             What::Metadata => self.one(Question::Metadata).await,
-            What::Find(filter) => {
-                let mut taken = 0;
-                let found = self.search(filter, &mut taken).await;
-                if found.is_err() {
-                    // What it gives is charged with all other answers; one that fails was read all the same.
-                    self.ctx.charge(self.key, read_cost(taken));
-                }
-                found
-            }
+            What::Find(filter) => self.search(filter).await,
         }
     }
 
@@ -271,9 +274,8 @@ impl Reader<'_> {
         Ok(self.ask(path, question).await?.0)
     }
 
-    /// Folders are listed and secrets read as they are found, last found first, so that little waits in memory. Counts
-    /// the bytes that are read.
-    async fn search(&self, filter: &Filter, taken: &mut usize) -> Result<Answer, Failure> {
+    /// Folders are listed and secrets read as they are found, last found first, so that little waits in memory.
+    async fn search(&self, filter: &Filter) -> Result<Answer, Failure> {
         if filter.has_tags() && self.settings.kv.version == KvVersion::V1 {
             return Err(self.asked.failed(
                 "cannot perform find by tag operations with kv version v1; remove find.tags, or search a store with \
@@ -306,7 +308,6 @@ impl Reader<'_> {
                 return self.end_of(search, hidden);
             };
             let (answer, part) = answer?;
-            *taken += answer.size();
             hidden |= part;
             let mut told = pin!(self.tell(filter, search, ask, answer));
             let further;
@@ -379,6 +380,11 @@ impl Reader<'_> {
             KvAnswer::Found(json) => Answer::Found(json),
             KvAnswer::Missing => Answer::Missing,
         };
+        self.room.read(answer.size());
+        // Of what a search only looks at, little waits in memory.
+        if matches!(question, Question::Value(_)) {
+            self.room.keep(answer.size())?;
+        }
         Ok((answer, told.hidden))
     }
 
@@ -401,7 +407,9 @@ impl Reader<'_> {
                 }
             },
             // No fault of the object: it is tried again, and its status says nothing of it.
-            ReadError::Vault(error @ VaultError::RateLimited { .. }) => Failure::Api(error.to_string()),
+            ReadError::Vault(error @ (VaultError::RateLimited { .. } | VaultError::Busy(_))) => {
+                Failure::Api(error.to_string())
+            }
             ReadError::Vault(error) => self.asked.failed(&error.to_string()),
         }
     }
@@ -417,7 +425,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::secret::SecretBytes;
 
     #[test]
     fn a_version_is_a_positive_whole_number() {
@@ -438,7 +445,7 @@ mod tests {
                 false => Answer::Many(BTreeMap::new()),
             })
         });
-        let gathered = gather(reads.collect(), when_missing, &mut 0).await;
+        let gathered = gather(reads.collect(), when_missing).await;
         (begun.get(), gathered.ok().map(|answers| answers.len()))
     }
 
@@ -451,14 +458,6 @@ mod tests {
         assert_eq!((begun, taken), (100, Some(100)));
     }
 
-    #[tokio::test]
-    async fn reads_that_hold_too_much_together_end_them() {
-        let large = Answer::Text(Arc::new(SecretBytes::new(vec![b'x'; READ_MAX + 1])));
-        let (begun, taken) = gathered(3, large, WhenMissing::Skip).await;
-        assert_eq!(taken, None);
-        assert!(begun <= 4 + READ_WIDTH, "{begun}");
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_hundred_slow_searches_end_in_time_together() {
         let reads = (0..100).map(async |_| {
@@ -466,7 +465,7 @@ mod tests {
             Ok(Answer::Many(BTreeMap::new()))
         });
         let since = tokio::time::Instant::now();
-        let gathered = gather(reads.collect(), WhenMissing::Skip, &mut 0).await;
+        let gathered = gather(reads.collect(), WhenMissing::Skip).await;
         assert!(matches!(gathered, Err(Failure::Own(told)) if told.contains("5 minutes")));
         assert_eq!(since.elapsed(), READ_TIME);
     }

@@ -6,6 +6,7 @@ use kube::core::DynamicObject;
 
 use super::brake;
 use super::context::{Context, reference};
+use super::index::ObjectKey;
 use super::outcome::Failure;
 use super::status::READY;
 use super::targets::State;
@@ -33,12 +34,16 @@ pub fn state(object: &ExternalSecret) -> State {
 ///
 /// # Errors
 /// If the API server does not give it.
-pub async fn look(ctx: &Context, object: &ExternalSecret) -> Result<Option<DynamicObject>, Failure> {
+pub async fn look(
+    ctx: &Context,
+    key: &ObjectKey,
+    object: &ExternalSecret,
+) -> Result<Option<DynamicObject>, Failure> {
     let Some(manifest) = object.spec.manifest() else {
         return Ok(None);
     };
     let looked = manifest_apply::look(&ctx.client, &ctx.kinds, object, manifest);
-    memory::getting(looked).await.map_err(failure)
+    memory::getting(&key.namespace, looked).await.map_err(failure)
 }
 
 fn failure(error: ApplyError) -> Failure {

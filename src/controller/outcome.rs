@@ -65,6 +65,8 @@ pub enum Failure {
     Api(String),
     /// Somebody else wrote the target since the values were read: they are read again.
     Overtaken(String),
+    /// What it works with takes more memory than it was given: it begins anew with more.
+    Cramped,
     /// This replica may not write any more.
     NotLeading,
 }
@@ -153,7 +155,7 @@ pub async fn fail(
     // Whatever else becomes of it: what waits for a store is tried as soon as that is back.
     ctx.remember(key, |memory| memory.retry = None);
     match failure {
-        Failure::NotLeading => Next::At(Instant::now() + FENCED),
+        Failure::NotLeading | Failure::Cramped => Next::At(Instant::now() + FENCED),
         Failure::StorePending(store) => Next::Parked(store, None),
         Failure::Outage { store, url, down } => outage(ctx, key, object, store, &url, down).await,
         Failure::Store { store, message } => {

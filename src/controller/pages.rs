@@ -13,6 +13,7 @@ use kube::core::{ObjectList, Request};
 use kube::{Client, Resource as _};
 use tokio::time::timeout;
 
+use crate::memory;
 use crate::target::apply;
 use crate::target::names;
 
@@ -86,6 +87,11 @@ impl Place {
         if self.limit == 1 { LAST_BYTES } else { PAGE_BYTES }
     }
 
+    /// Bytes of memory for a page: its text, and what is made of it.
+    fn takes(&self) -> usize {
+        usize::try_from(3 * self.bytes()).unwrap_or(usize::MAX)
+    }
+
     /// After a page of so many bytes. `None` if it was the last one.
     fn after(self, bytes: u64, token: Option<String>) -> Option<Self> {
         // The next page may be of other Secrets: it grows slowly, and one that is too large costs a request.
@@ -150,7 +156,12 @@ pub async fn each(
 ) -> Result<(), Unlisted> {
     let mut place = Place::first();
     loop {
-        let asked = timeout(TIMEOUT, page(client, namespace, &place)).await;
+        // Nobody who has this room waits for Vault or for the API server, but pages like this one.
+        let room = memory::budget().make(place.takes()).await;
+        let asked = match room {
+            Ok(_) => timeout(TIMEOUT, page(client, namespace, &place)).await.ok(),
+            Err(_) => None,
+        };
         place = match asked.unwrap_or(Err(Fault::Slow)) {
             Ok((list, bytes)) => {
                 list.items.iter().for_each(&mut show);

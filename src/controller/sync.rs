@@ -1,6 +1,6 @@
 //! One sync: what the target must hold is read, and written if it is not what the target holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -15,10 +15,12 @@ use super::gates;
 use super::index::{ObjectKey, target_of};
 use super::manifests;
 use super::outcome::{self, Failure};
+use super::room::Room;
 use super::targets::State;
 use super::templates::{self, Rendering};
 use crate::api::external_secret::{CreationPolicy, DeletionPolicy, ExternalSecret};
 use crate::memory;
+use crate::secret::SecretBytes;
 use crate::store::Store;
 use crate::store::hold::Hold;
 use crate::store::place::Place;
@@ -98,6 +100,17 @@ impl Before {
     }
 }
 
+/// Bytes of what it holds.
+fn size_of_data(secret: &Secret) -> usize {
+    let data = secret.data.iter().flatten();
+    data.map(|(key, value)| key.len() + value.0.len()).sum()
+}
+
+fn size_of_values(values: &BTreeMap<String, SecretBytes>) -> usize {
+    let values = values.iter();
+    values.map(|(key, value)| key.len() + value.expose().len()).sum()
+}
+
 /// Whether a Secret takes no other data.
 fn is_frozen(secret: Option<&Secret>) -> bool {
     secret.is_some_and(|secret| secret.immutable == Some(true))
@@ -109,22 +122,45 @@ impl Sync<'_> {
     /// # Errors
     /// If something could not be read, rendered or written.
     pub async fn run(&self, ctx: &Arc<Context>, place: &Place) -> Result<Ran, Failure> {
-        let before = self.before(ctx).await?;
-        let mut done = self.round(ctx, place, before).await;
+        let mut bytes = ctx.remember(self.key, |memory| memory.room);
+        loop {
+            let room = Room::take(ctx, self.key, place, bytes).await;
+            let done = self.rounds(ctx, place, &room).await;
+            if matches!(done, Err(Failure::Cramped)) {
+                bytes = room.larger()?;
+                continue;
+            }
+            let needed = room.needed(done.is_ok());
+            ctx.remember(self.key, |memory| memory.room = needed);
+            return done;
+        }
+    }
+
+    /// As often as somebody else writes the target meanwhile, within bounds.
+    async fn rounds(&self, ctx: &Arc<Context>, place: &Place, room: &Room) -> Result<Ran, Failure> {
+        let before = self.before(ctx, room).await?;
+        let mut done = self.round(ctx, place, before, room).await;
         for _ in 1..READS {
             let Err(Failure::Overtaken(_)) = done else { break };
-            let before = Before::Got(Box::new(self.got(ctx).await?));
-            done = self.round(ctx, place, before).await;
+            room.empty();
+            let before = Before::Got(Box::new(self.got(ctx, room).await?));
+            done = self.round(ctx, place, before, room).await;
         }
         done
     }
 
     /// Reads, renders and writes, once.
-    async fn round(&self, ctx: &Arc<Context>, place: &Place, before: Before) -> Result<Ran, Failure> {
+    async fn round(
+        &self,
+        ctx: &Arc<Context>,
+        place: &Place,
+        before: Before,
+        room: &Room,
+    ) -> Result<Ran, Failure> {
         let (target, since) = (target_of(self.object), Instant::now());
-        let generic = Looked::before(manifests::look(ctx, self.object).await?);
+        let generic = Looked::before(manifests::look(ctx, self.key, self.object).await?);
         let is_known = matches!(before, Before::Version(_));
-        let fetch = self.fetch(ctx, is_known && !self.routine);
+        let fetch = self.fetch(ctx, is_known && !self.routine, room);
         let (mut fetched, sources, holds) = place.left_for(fetch).await?;
         let fingerprint = self.fingerprint(ctx, &fetched.assembled, &sources);
         if is_known && self.routine {
@@ -139,7 +175,7 @@ impl Sync<'_> {
                     made_of: fingerprint,
                 });
             }
-            fetched.existing = self.existing(ctx).await?;
+            fetched.existing = self.existing(ctx, room).await?;
         }
         let unchanged = before.compare(&mut fetched.existing);
         let frozen = is_frozen(fetched.existing.as_ref());
@@ -153,6 +189,8 @@ impl Sync<'_> {
             true => place.left_for(rendering).await?,
             false => rendering.await?,
         };
+        // The request, its text and the answer.
+        room.hold(3 * size_of_values(rendered.wanted().values()))?;
         let shared = ctx.index().writers_of(&target).len() > 1;
         let keys = shared.then(|| Arc::new(rendered.wanted().keys()));
         let secret = Looked {
@@ -185,34 +223,38 @@ impl Sync<'_> {
         &self,
         ctx: &Context,
         with_target: bool,
+        room: &Room,
     ) -> Result<(Rendering, Sources, Vec<Hold>), Failure> {
         let template = self.object.spec.template();
         // The target is fetched while Vault is asked: it is not needed before, and not cached (promise 5).
         let (answers, existing, sources) = tokio::join!(
-            read_all(ctx, self.key, self.plan, self.stores),
+            read_all(ctx, self.key, self.plan, self.stores, room),
             async {
                 match with_target {
-                    true => self.existing(ctx).await,
+                    true => self.existing(ctx, room).await,
                     false => Ok(None),
                 }
             },
             templates::read_sources(ctx, self.key, template),
         );
-        let (answers, holds) = answers?;
+        let ((answers, holds), sources, existing) = (answers?, sources?, existing?);
+        room.hold(sources.values().map(size_of_values).sum())?;
+        let assembled = fetch::assembled(ctx, self.key, self.plan, answers).await?;
+        room.hold(size_of_values(&assembled.data))?;
         let fetched = Rendering {
-            assembled: fetch::assembled(ctx, self.key, self.plan, answers).await?,
-            existing: existing?,
+            assembled,
+            existing,
             shaped: None,
         };
-        Ok((fetched, sources?, holds))
+        Ok((fetched, sources, holds))
     }
 
     /// What is known of a Secret before the values are read that it is to hold.
-    async fn before(&self, ctx: &Context) -> Result<Before, Failure> {
+    async fn before(&self, ctx: &Context, room: &Room) -> Result<Before, Failure> {
         let version = ctx.targets().version(&target_of(self.object));
         match version.filter(|_| self.is_expected()) {
             Some(version) => Ok(Before::Version(version)),
-            None => Ok(Before::Got(Box::new(self.existing(ctx).await?))),
+            None => Ok(Before::Got(Box::new(self.existing(ctx, room).await?))),
         }
     }
 
@@ -227,21 +269,23 @@ impl Sync<'_> {
     }
 
     /// The Secret as it is, if it may be there.
-    async fn existing(&self, ctx: &Context) -> Result<Option<Secret>, Failure> {
+    async fn existing(&self, ctx: &Context, room: &Room) -> Result<Option<Secret>, Failure> {
         match self.is_expected() {
-            true => self.got(ctx).await,
+            true => self.got(ctx, room).await,
             false => Ok(None),
         }
     }
 
     /// The Secret as it is, also one that does not bear our label.
-    async fn got(&self, ctx: &Context) -> Result<Option<Secret>, Failure> {
+    async fn got(&self, ctx: &Context, room: &Room) -> Result<Option<Secret>, Failure> {
         if self.object.spec.manifest().is_some() {
             return Ok(None);
         }
         let target = target_of(self.object);
-        let got = memory::getting(apply::get(&ctx.client, &target.namespace, &target.name));
-        got.await.map_err(Failure::from)
+        let get = apply::get(&ctx.client, &target.namespace, &target.name);
+        let got = memory::getting(&target.namespace, get).await?;
+        room.hold(got.as_ref().map_or(0, size_of_data))?;
+        Ok(got)
     }
 
     /// Of all that the target is made of, beside what it holds itself.

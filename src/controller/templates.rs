@@ -207,7 +207,7 @@ pub async fn read_sources(
     let mut versions = BTreeMap::new();
     let mut room = SOURCES_MAX;
     for source in template.map(shape::sources).unwrap_or_default() {
-        let found = memory::getting(read(ctx, &key.namespace, &source)).await?;
+        let found = memory::getting(&key.namespace, read(ctx, &key.namespace, &source)).await?;
         let (version, content) = found.map_or((None, None), |(version, content)| (version, Some(content)));
         let bytes: usize = content
             .iter()

@@ -163,7 +163,7 @@ impl ClusterCredentials {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        match memory::getting(timed(api.get(name))).await {
+        match memory::getting(&namespace.into(), timed(api.get(name))).await {
             Ok(object) => Ok(object),
             Err(error) => {
                 let object = format!("{} {namespace}/{name}", K::kind(&()));

@@ -25,6 +25,12 @@ impl Place {
         place
     }
 
+    /// Its namespace.
+    #[must_use]
+    pub fn who(&self) -> &Arc<str> {
+        &self.who
+    }
+
     async fn retake(&self) {
         let permit = self.permits.acquire(&self.who).await;
         self.set(permit);

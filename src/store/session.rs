@@ -14,9 +14,11 @@ use super::login::{Login, LoginError, Pass, Refusal};
 use super::pace::Lane;
 use super::place::{Asking, Place};
 use super::retries::Retries;
+use crate::memory;
+use crate::vault::body::{LARGEST, SMALL};
 use crate::vault::error::VaultError;
 use crate::vault::kv::{KvAnswer, Question, SecretPath, Told};
-use crate::vault::leased;
+use crate::vault::leased::{self, Terms};
 use crate::vault::transport::Transport;
 
 /// Between two requests for one path: what refreshes many ExternalSecrets of one path triggers them one
@@ -25,8 +27,14 @@ const SPACING: Duration = Duration::from_millis(500);
 /// How long it is believed that a mount is as the store says. Only what is not found asks for it.
 const MOUNT_KNOWN: Duration = Duration::from_secs(60);
 
-/// Paths of which it is remembered that their values are leased. Of others the first answer tells it each time.
-const LEASING_MAX: usize = 10_000;
+/// Paths of which it is remembered that their values are leased, or that they are large. Of others the first answer tells
+/// it each time.
+const PATHS_MAX: usize = 10_000;
+/// Room for answers that are not small. 1 MiB is the most that Vault stores by default.
+const ROOMS: [usize; 2] = [2 << 20, LARGEST];
+const NO_ROOM: VaultError = VaultError::BadAnswer(
+    "Vault's answer needs more memory than the operator has; raise the memory limit of its pod (resources.limits.memory)",
+);
 
 /// An answer, and the lease of its values, if they are leased.
 #[derive(Clone)]
@@ -73,6 +81,8 @@ pub struct Session {
     reads: Mutex<HashMap<ReadKey, Slot>>,
     /// What is leased: each reader gets a lease of its own.
     leasing: Mutex<HashSet<ReadKey>>,
+    /// The answers that are not small, and the room that they need.
+    large: Mutex<HashMap<ReadKey, usize>>,
     /// The mounts that are as the store says, and when Vault said so.
     mounts: AsyncMutex<HashMap<String, Instant>>,
 }
@@ -87,6 +97,7 @@ impl Session {
             retries,
             reads: Mutex::default(),
             leasing: Mutex::default(),
+            large: Mutex::default(),
             mounts: AsyncMutex::default(),
         })
     }
@@ -156,6 +167,10 @@ impl Session {
         self.leasing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn large(&self) -> MutexGuard<'_, HashMap<ReadKey, usize>> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A leased answer goes to one reader. The others, who could not know it, ask again, each for itself.
     fn hand_out(
         self: &Arc<Self>,
@@ -203,7 +218,7 @@ impl Session {
         let mut leasing = self.leasing();
         if hold.is_none() {
             leasing.remove(key);
-        } else if leasing.len() < LEASING_MAX {
+        } else if leasing.len() < PATHS_MAX {
             leasing.insert(key.clone());
         }
         drop(leasing);
@@ -267,17 +282,51 @@ impl Session {
         ))
     }
 
+    /// Asks with as much room as the answer needed before; of an answer that needs more the rest is not read, and it is
+    /// asked for again.
     async fn send(
         &self,
         key: &ReadKey,
         place: &Place,
         pass: Pass,
     ) -> Result<(Told, Option<Hold>), CallError> {
+        let mut room = self.large().get(key).copied().unwrap_or(SMALL);
+        let (told, terms, sent) = loop {
+            let sent = self.send_for(key, place, &pass, room).await;
+            let larger = ROOMS.into_iter().find(|larger| *larger > room);
+            match (sent, larger) {
+                (Err(CallError::Vault(VaultError::Larger(_))), Some(larger)) => room = larger,
+                (answer, _) => break answer?,
+            }
+            let mut large = self.large();
+            if large.len() < PATHS_MAX {
+                large.insert(key.clone(), room);
+            }
+        };
+        Ok((told, terms.map(|terms| pass.lease(terms, sent))))
+    }
+
+    async fn send_for(
+        &self,
+        key: &ReadKey,
+        place: &Place,
+        pass: &Pass,
+        room: usize,
+    ) -> Result<(Told, Option<Terms>, Timestamp), CallError> {
         let read_with = |transport: Arc<Transport>| {
             let (key, token) = (key.clone(), pass.token.clone());
             async move {
+                // Before the request, whose time is short; others may ask this server meanwhile.
+                let _room = match room > SMALL {
+                    true => {
+                        let text = memory::budget().text(place.who(), room);
+                        Some(place.left_for(text).await.ok_or(NO_ROOM)?)
+                    }
+                    false => None,
+                };
                 let sent = Timestamp::now();
-                let reply = transport.send(key.path.call(key.question)?.token(&token)).await?;
+                let call = key.path.call(key.question)?.token(&token);
+                let reply = transport.send_for(call, room).await?;
                 let terms = leased::terms(&key.path, key.question, &reply.body);
                 Ok((key.path.answer(key.question, reply)?, terms, sent))
             }
@@ -287,11 +336,9 @@ impl Session {
             lane: &lane,
             place: Some(place),
         };
-        let sending = self
-            .connection
-            .call_with(operation, asking, self.retries, read_with);
-        let (told, terms, sent) = sending.await?;
-        Ok((told, terms.map(|terms| pass.lease(terms, sent))))
+        self.connection
+            .call_with(operation, asking, self.retries, read_with)
+            .await
     }
 }
 

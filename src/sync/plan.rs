@@ -102,6 +102,12 @@ impl Entry {
     pub fn label(&self) -> String {
         format!("{} ({})", self.place, self.reads)
     }
+
+    /// Whether its keys are rewritten.
+    #[must_use]
+    pub fn is_rewritten(&self) -> bool {
+        matches!(self.into, Destination::Rewritten(_))
+    }
 }
 
 /// Where the values of an entry go.

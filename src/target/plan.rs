@@ -61,7 +61,8 @@ pub struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Its keys and values.
-    pub(super) fn values(&self) -> &BTreeMap<String, SecretBytes> {
+    #[must_use]
+    pub fn values(&self) -> &BTreeMap<String, SecretBytes> {
         self.shaped.map_or(&self.assembled.data, |shaped| &shaped.data)
     }
 

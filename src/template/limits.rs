@@ -1,23 +1,17 @@
 //! What one rendering may use, so that a template that never ends harms nobody else.
 
 use std::cell::Cell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::funcs::Fault;
-use crate::memory::{self, Share};
+use crate::memory::{self, Making};
 
 /// Steps: nodes carried out, elements made.
 const STEPS: u64 = 5_000_000;
 /// Bytes made by functions and written, together. A Secret holds 1 MiB.
-const BYTES: u64 = 64 << 20;
-/// Renderings that make more text wait for one another: together they must not take the process's memory. Who
-/// holds this waits for its share of that alone, and not for long.
-static LARGE: Mutex<()> = Mutex::new(());
-/// Bytes that a rendering makes without waiting.
-const SMALL: u64 = 8 << 20;
-/// What such a one takes of the process's memory. Most text is let go before more is made.
-const SHARE: usize = 40 << 20;
+const BYTES: u64 = 40 << 20;
+/// Bytes that a rendering makes without asking for memory. One that makes more waits for others.
+const SMALL: u64 = 4 << 20;
 /// Bytes of the result.
 const OUTPUT: usize = 2 << 20;
 /// Controls and parentheses in one another, in the text of a template.
@@ -60,7 +54,7 @@ pub struct Limits {
     steps: u64,
     bytes: u64,
     end: End,
-    large: Option<(MutexGuard<'static, ()>, Share)>,
+    large: Option<Making>,
 }
 
 impl Default for Limits {
@@ -124,10 +118,9 @@ impl Limits {
         })?;
         if self.large.is_none() && BYTES - self.bytes > SMALL {
             let since = Instant::now();
-            let turn = LARGE.lock().unwrap_or_else(PoisonError::into_inner);
-            let share = memory::budget().take_beside(SHARE);
+            let room = memory::budget().make_beside(BYTES as usize);
             WAITED.set(WAITED.get() + since.elapsed());
-            self.large = Some((turn, share.map_err(|short| Fault::from(short.to_string()))?));
+            self.large = Some(room.map_err(|busy| Fault::from(busy.to_string()))?);
         }
         Ok(())
     }
@@ -196,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn renderings_that_make_much_wait_for_one_another_and_for_nothing_else() {
+    fn renderings_that_make_much_wait_for_memory_and_those_that_make_little_do_not() {
         let small = || Limits::default().grow(SMALL as usize);
+        let others = memory::budget().make_beside(usize::MAX);
         let mut first = Limits::default();
-        assert!(first.grow(SMALL as usize + 1).is_ok());
-        assert!(first.grow(SMALL as usize).is_ok(), "it waits for itself");
+        assert!(first.grow(SMALL as usize + 1).is_ok(), "it waits for itself");
         let (told, heard) = std::sync::mpsc::channel();
         let second = std::thread::spawn(move || {
             let mut second = Limits::default();
@@ -214,9 +207,9 @@ mod tests {
         assert!(small().is_ok());
         assert!(
             heard.recv_timeout(Duration::from_millis(200)).is_err(),
-            "two make much"
+            "it did not wait"
         );
-        drop(first);
+        drop((others, first));
         assert!(second.join().is_ok_and(|ok| ok));
     }
 }

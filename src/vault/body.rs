@@ -6,13 +6,12 @@ use zeroize::Zeroizing;
 
 use super::error::{Unreachable, VaultError};
 use super::json;
-use crate::memory::{self, Share, Short};
+use crate::memory::{self, Share};
 
+/// Bytes of a body that are read without room for it.
+pub const SMALL: usize = memory::QUICK;
 /// Bytes of a body that are read at most: 1 MiB is the largest Secret, and JSON escapes up to sixfold.
-pub const BODY_LIMIT: usize = 8 << 20;
-const TOO_LARGE: VaultError = VaultError::BadAnswer(
-    "Vault's answer is larger than 8 MiB and was not read; a Kubernetes Secret holds 1 MiB at most",
-);
+pub const LARGEST: usize = 8 << 20;
 
 /// A body, with its share of the memory if it is large.
 pub struct Body {
@@ -22,15 +21,17 @@ pub struct Body {
 }
 
 impl Body {
-    /// Reads the body of a response.
+    /// Reads the body of a response, of so many bytes at most. Who allows more than [`SMALL`] has room for them.
     ///
     /// # Errors
-    /// If it is too large, there is no room for it, or the connection fails before its end.
-    pub async fn read(response: reqwest::Response) -> Result<Self, VaultError> {
-        let bytes = bounded_body(response, BODY_LIMIT).await;
-        let bytes = bytes.map_err(VaultError::Unreachable)?.ok_or(TOO_LARGE)?;
-        let share = match bytes.len() > memory::QUICK {
-            true => Some(memory::budget().take(json::cost(&bytes)).await.map_err(short)?),
+    /// If it is too large, there is no room for what is made of it, or the connection fails before its end.
+    pub async fn read(response: reqwest::Response, most: usize) -> Result<Self, VaultError> {
+        let bytes = bounded_body(response, most).await;
+        let bytes = bytes
+            .map_err(VaultError::Unreachable)?
+            .ok_or(VaultError::Larger(most))?;
+        let share = match bytes.len() > SMALL {
+            true => Some(memory::budget().make(json::cost(&bytes)).await?),
             false => None,
         };
         Ok(Self { bytes, _share: share })
@@ -52,19 +53,6 @@ impl From<Vec<u8>> for Body {
             _share: None,
         }
     }
-}
-
-fn short(short: Short) -> VaultError {
-    VaultError::BadAnswer(match short {
-        Short::Never => {
-            "Vault's answer needs more memory than the operator has; raise the memory limit of its pod \
-             (resources.limits.memory)"
-        }
-        Short::Busy => {
-            "Vault's answer is large, and the operator's memory is in use by other large objects; it is read again. If it \
-             stays so, raise the memory limit of its pod (resources.limits.memory)"
-        }
-    })
 }
 
 /// A body of at most so many bytes; of a larger one nothing is kept.

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::memory::Busy;
+
 /// Why no answer came at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unreachable {
@@ -272,12 +274,25 @@ pub enum VaultError {
         /// The HTTP status.
         status: u16,
     },
+    /// An answer of more bytes than it was given room for.
+    #[error("Vault's answer is larger than {} and was not read; a Kubernetes Secret holds 1 MiB at most", size(*.0))]
+    Larger(usize),
+    /// There is no room for what would be made of the answer.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// Success, but not in a form that can be used.
     #[error("{0}")]
     BadAnswer(&'static str),
     /// The request could not be made from what the manifest says.
     #[error("{0}")]
     BadRequest(String),
+}
+
+fn size(bytes: usize) -> String {
+    match bytes >> 20 {
+        0 => format!("{} KiB", bytes >> 10),
+        mib => format!("{mib} MiB"),
+    }
 }
 
 fn phrase_in_brackets(phrase: &Option<&'static str>) -> String {
@@ -367,7 +382,8 @@ impl VaultError {
             Self::Denied { .. } => "denied",
             Self::Status { .. } => "status",
             Self::Redirected => "redirected",
-            Self::NotVault | Self::InFront { .. } | Self::BadAnswer(_) => "bad_answer",
+            Self::NotVault | Self::InFront { .. } | Self::Larger(_) | Self::BadAnswer(_) => "bad_answer",
+            Self::Busy(_) => "busy",
             Self::BadRequest(_) => "bad_request",
         }
     }

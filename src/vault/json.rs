@@ -21,6 +21,14 @@ pub fn cost(text: &[u8]) -> usize {
     text.len().saturating_add(tree.min(read::MAX_TREE))
 }
 
+/// The same of any text of so many bytes.
+#[must_use]
+pub fn most(bytes: usize) -> usize {
+    // A sign and a digit for each value.
+    let tree = (bytes / 2).saturating_mul(read::VALUE + read::MEMBER);
+    bytes.saturating_add(tree.min(read::MAX_TREE))
+}
+
 /// A JSON value that holds secrets: wiped when dropped, and `Debug` names only its kind.
 ///
 /// Numbers keep the text they had, because users store account numbers and PINs as numbers and a trip through

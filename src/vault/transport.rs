@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::body::Body;
+use super::body::{Body, SMALL};
 use super::consistency::{Consistency, States};
 use super::error::{Unreachable, VaultError};
 use super::tls;
@@ -223,7 +223,7 @@ pub struct Reply {
     pub status: u16,
     /// `Retry-After` in seconds, if it was sent.
     pub retry_after: Option<Duration>,
-    /// The body, at most [`BODY_LIMIT`](super::body::BODY_LIMIT) bytes.
+    /// The body.
     pub body: Body,
 }
 
@@ -307,24 +307,33 @@ impl Transport {
         self.headers.get("X-Vault-Namespace")?.to_str().ok()
     }
 
-    /// Sends one request; again if a node of the cluster is behind (412), for less than two seconds.
+    /// Sends one request that has a small answer.
     ///
     /// # Errors
-    /// [`VaultError::Unreachable`] if no answer came, [`VaultError::BadAnswer`] if it is too large. Any
-    /// status is an `Ok`, also a 412 that stays.
+    /// As of [`Self::send_for`].
     pub async fn send(&self, call: Call) -> Result<Reply, VaultError> {
+        self.send_for(call, SMALL).await
+    }
+
+    /// Sends one request that has an answer of so many bytes at most; again if a node of the cluster is behind (412),
+    /// for less than two seconds.
+    ///
+    /// # Errors
+    /// [`VaultError::Unreachable`] if no answer came, [`VaultError::Larger`] if it is too large. Any status is an `Ok`,
+    /// also a 412 that stays.
+    pub async fn send_for(&self, call: Call, most: usize) -> Result<Reply, VaultError> {
         for pause in BEHIND_PAUSES {
-            let reply = self.send_once(&call).await?;
+            let reply = self.send_once(&call, most).await?;
             if reply.status != 412 {
                 return Ok(reply);
             }
             sleep(Duration::from_millis(pause)).await;
         }
-        self.send_once(&call).await
+        self.send_once(&call, most).await
     }
 
-    async fn send_once(&self, call: &Call) -> Result<Reply, VaultError> {
-        let reply = self.exchange(call).await?;
+    async fn send_once(&self, call: &Call, most: usize) -> Result<Reply, VaultError> {
+        let reply = self.exchange(call, most).await?;
         if !self
             .states
             .forwarding_refused(self.consistency, reply.status, &reply.body)
@@ -336,10 +345,10 @@ impl Transport {
             "Vault does not forward requests (allow_forwarding_via_header); forwardInconsistent has no effect, nodes \
              that are behind are asked again"
         );
-        self.exchange(call).await
+        self.exchange(call, most).await
     }
 
-    async fn exchange(&self, call: &Call) -> Result<Reply, VaultError> {
+    async fn exchange(&self, call: &Call, most: usize) -> Result<Reply, VaultError> {
         let mut headers = self.headers.clone();
         // Health is each node's own, and must not wait for others.
         let consistency = match call.namespace {
@@ -373,7 +382,7 @@ impl Transport {
             .await
             .map_err(|e| VaultError::Unreachable(Unreachable::from(&e)))?;
         self.states.remember(consistency, response.headers());
-        read(response).await
+        read(response, most).await
     }
 }
 
@@ -405,7 +414,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-async fn read(response: reqwest::Response) -> Result<Reply, VaultError> {
+async fn read(response: reqwest::Response, most: usize) -> Result<Reply, VaultError> {
     let status = response.status().as_u16();
     let retry_after = response
         .headers()
@@ -415,7 +424,7 @@ async fn read(response: reqwest::Response) -> Result<Reply, VaultError> {
     Ok(Reply {
         status,
         retry_after,
-        body: Body::read(response).await?,
+        body: Body::read(response, most).await?,
     })
 }
 

@@ -112,3 +112,31 @@ async fn a_path_that_leases_no_more_is_shared_again() {
     ask_at_once(&session, "kv", 1).await;
     assert!(session.leasing().is_empty());
 }
+
+/// A text of so many bytes as the path says.
+fn texts(seen: &Seen) -> (u16, Value) {
+    match seen.path.strip_prefix("/v1/database/") {
+        Some(bytes) => (200, json!({"data": {"v": "x".repeat(bytes.parse().unwrap())}})),
+        None => engine(seen),
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_is_asked_for_again_with_room_for_it_and_at_once_the_next_time() {
+    let (session, seen) = session(texts).await;
+    let read = async |bytes: &str| {
+        let before = seen.lock().unwrap().len();
+        let answer = session.ask(&"n".into(), path(bytes), Question::Value(None)).await;
+        (answer.map(drop), seen.lock().unwrap().len() - before)
+    };
+    read("1").await.0.unwrap();
+    for (bytes, first) in [("1000", 1), ("100000", 2), ("1000000", 2), ("3000000", 3)] {
+        assert_eq!(read(bytes).await, (Ok(()), first), "{bytes}");
+        assert_eq!(read(bytes).await, (Ok(()), 1), "{bytes}");
+    }
+    let (told, asked) = read("9000000").await;
+    assert_eq!(
+        (told.unwrap_err(), asked),
+        (ReadError::Vault(VaultError::Larger(LARGEST)), 3)
+    );
+}

@@ -71,8 +71,8 @@ pub fn build() -> Result<String> {
 }
 
 impl Operator {
-    /// Starts it with a token of the chart's ServiceAccount and with the arguments and the plain environment variables
-    /// of the chart's Deployment. The chart must be installed.
+    /// Starts it with a token of the chart's ServiceAccount and with the arguments, the plain environment variables and
+    /// the memory limit of the chart's Deployment. The chart must be installed.
     ///
     /// # Errors
     /// If the chart is not installed, or the program cannot be started.
@@ -120,6 +120,9 @@ impl Operator {
             command.push(format!("--metrics-addr={metrics}"));
             command.push(format!("--live-addr={live}"));
             command.push(format!("--service-account-token-file={}", token_file.display()));
+            // No container tells it.
+            let limit = pod["containers"][0]["resources"]["limits"]["memory"].as_str();
+            command.extend(limit.map(|limit| format!("--memory-limit={limit}")));
         }
         command.extend(options.args);
         env.extend(options.env);
