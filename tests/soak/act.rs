@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::model::{JOINED, PROPERTIES, Refresh, Source, Spec, Values};
 use crate::plan::{Harm, KubeAct, Timed, VaultAct, Write};
 use crate::stage::{MANAGER, Set, gone, patiently};
-use crate::world::{Before, Id};
+use crate::world::{Before, Id, target_of};
 
 /// Changes Vault, one act after the other.
 pub async fn change_vault(set: &Set<'_>, acts: &[Timed<VaultAct>]) -> Result<()> {
@@ -93,8 +93,13 @@ async fn perform(set: &Set<'_>, act: &KubeAct) -> Result<()> {
         KubeAct::Harm(id, how) => harm(set, id, how).await,
         KubeAct::DeleteSecret(id) => {
             set.world().delete_secret(id, now);
+            let target = set.world().target(id);
             patiently("the end of a Secret", || async {
-                gone(set.secrets(&id.0).delete(&id.1, &DeleteParams::default()).await)
+                gone(
+                    set.secrets(&id.0)
+                        .delete(&target.1, &DeleteParams::default())
+                        .await,
+                )
             })
             .await
         }
@@ -161,6 +166,9 @@ fn manifest(set: &Set<'_>, id: &Id, spec: &Spec) -> Value {
     let mut target = json!({
         "creationPolicy": format!("{:?}", spec.creation), "deletionPolicy": format!("{:?}", spec.deletion),
     });
+    if spec.renamed {
+        target["name"] = json!(target_of(id, spec).1);
+    }
     if spec.template {
         let [a, b] = PROPERTIES;
         target["template"] = json!({"data": {JOINED: format!("{{{{ .{a} }}}}/{{{{ .{b} }}}}")}});
@@ -241,6 +249,7 @@ async fn harm(set: &Set<'_>, id: &Id, how: &Harm) -> Result<()> {
         set.note("it is somebody else's");
         return Ok(());
     }
+    let target = target_of(id, spec);
     // A target that is not there yet cannot be harmed; one of Merge that is not there must not come by this.
     set.world().harm(id);
     let key = match spec.sources.first() {
@@ -252,12 +261,12 @@ async fn harm(set: &Set<'_>, id: &Id, how: &Harm) -> Result<()> {
         Harm::Edit(value) => json!({"stringData": {key: value}}),
         Harm::Add(value) => json!({"stringData": {"added": value}}),
         Harm::Unlabel => json!({"metadata": {"labels": {"reconcile.external-secrets.io/managed": null}}}),
-        Harm::Replace(value) => return replace(set, id, value).await,
+        Harm::Replace(value) => return replace(set, &target, value).await,
     };
     patiently("an edit", || async {
         gone(
-            set.secrets(&id.0)
-                .patch(&id.1, &PatchParams::default(), &Patch::Merge(&patch))
+            set.secrets(&target.0)
+                .patch(&target.1, &PatchParams::default(), &Patch::Merge(&patch))
                 .await,
         )
     })

@@ -53,13 +53,29 @@ pub enum Fault {
     StoreGone,
     /// The ClusterSecretStore names another way to Vault.
     StoreMoved,
+    /// The ClusterSecretStore is written in a way that must serve nobody.
+    StoreWrong(Wrong),
+    /// The key of the hashes is lost, or another one stands in its place.
+    KeyGone,
+    KeyReplaced,
+}
+
+/// How a store is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is for other namespaces, and cannot be read.
+    Malformed,
+    /// It is for other namespaces.
+    Narrowed,
+    /// Its path is a folder inside of the mount, where nothing is found.
+    Folder,
 }
 
 type Kind = fn(&mut StdRng) -> Fault;
 
 impl Fault {
     /// Faults of different kinds do not undo each other.
-    pub const KINDS: [Kind; 6] = [
+    pub const KINDS: [Kind; 7] = [
         |rng| {
             let all = [Self::Seal, Self::KillVault, Self::Revoke, Self::Quota, Self::Deny];
             *all.choose(rng).unwrap_or(&Self::Seal)
@@ -108,10 +124,20 @@ impl Fault {
             *all.choose(rng).unwrap_or(&Self::KillBoth)
         },
         |rng| {
+            let all = [
+                Self::StoreGone,
+                Self::StoreMoved,
+                Self::StoreWrong(Wrong::Malformed),
+                Self::StoreWrong(Wrong::Narrowed),
+                Self::StoreWrong(Wrong::Folder),
+            ];
+            *all.choose(rng).unwrap_or(&Self::StoreGone)
+        },
+        |rng| {
             if rng.random_bool(0.5) {
-                Self::StoreGone
+                Self::KeyGone
             } else {
-                Self::StoreMoved
+                Self::KeyReplaced
             }
         },
     ];
@@ -119,7 +145,7 @@ impl Fault {
     /// Milliseconds.
     pub fn longest(self) -> u64 {
         match self {
-            Self::Revoke | Self::StoreMoved | Self::KillApiServer => 500,
+            Self::Revoke | Self::StoreMoved | Self::KillApiServer | Self::KeyGone | Self::KeyReplaced => 500,
             Self::KillEtcd | Self::Kill(_) | Self::KillBoth | Self::Terminate(_) => 3_000,
             Self::Pause(_) | Self::CutLeader => 9_000,
             _ => 5_000,
@@ -178,6 +204,9 @@ impl Fault {
             Self::Pause(who) => set.pause(who, true).await?,
             Self::StoreGone => set.delete_store().await?,
             Self::StoreMoved => set.move_store().await?,
+            Self::StoreWrong(wrong) => set.spoil_store(wrong).await?,
+            Self::KeyGone => set.replace_key(None).await?,
+            Self::KeyReplaced => set.replace_key(Some(rand::random())).await?,
         }
         Ok(())
     }
@@ -205,7 +234,15 @@ impl Fault {
             }
             Self::Pause(who) => set.pause(who, false).await?,
             Self::StoreGone => set.apply_store().await?,
+            Self::StoreWrong(wrong) => {
+                set.apply_store().await?;
+                if wrong == Wrong::Folder {
+                    // That nothing is found there is told of the object.
+                    set.world().unsettle();
+                }
+            }
             Self::Revoke | Self::KillApiServer | Self::KillEtcd | Self::StoreMoved => {}
+            Self::KeyGone | Self::KeyReplaced => {}
         }
         Ok(())
     }

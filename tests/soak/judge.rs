@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Creation, Floors, HAND, Tick, USERS, Values, explain, explain_deletion};
-use crate::world::{External, Id, World};
+use crate::world::{External, Id, World, owner_of, target_of};
 
 /// How values of a Secret begin that somebody else controls.
 pub const FOREIGN: &str = "foreign-";
@@ -28,6 +28,8 @@ struct Memory {
     /// UIDs of Secrets that had our keys.
     merged: BTreeSet<String>,
     hand_deletions_used: usize,
+    /// Whether it was seen with our data since it last went by being renamed.
+    held: bool,
 }
 
 #[derive(Debug, Default)]
@@ -36,21 +38,35 @@ pub struct Judge(BTreeMap<Id, Memory>);
 impl Judge {
     /// What is wrong with a state, if anything. States of one Secret come in their order.
     pub fn judge(&mut self, world: &World, seen: &Seen) -> Option<String> {
-        let Some(external) = world.externals.get(&seen.id) else {
+        let (owner, other) = owner_of(&seen.id);
+        let Some(external) = world.externals.get(&owner) else {
             return Some("a Secret that nobody asked for".into());
         };
+        let other_holds = self.0.get(&other).is_some_and(|memory| memory.held);
         let memory = self.0.entry(seen.id.clone()).or_default();
         match &seen.data {
+            // The old one goes after the new one holds its data.
+            None if other_holds && is_renamed(external, &owner, seen) => {
+                memory.held = false;
+                None
+            }
             None => deletion(world, external, memory, seen),
             Some(data) => content(world, external, memory, seen, data),
         }
     }
 }
 
-fn known_specs(external: &External, memory: &Memory, at: Tick) -> Vec<(usize, crate::model::Spec)> {
+/// Whether its target may have another name than this, and is owned.
+fn is_renamed(external: &External, owner: &Id, seen: &Seen) -> bool {
+    let mut specs = external.specs.iter().filter(|(since, _)| *since <= seen.at);
+    specs.any(|(_, spec)| spec.creation == Creation::Owner && target_of(owner, spec) != seen.id)
+}
+
+fn known_specs(external: &External, memory: &Memory, seen: &Seen) -> Vec<(usize, crate::model::Spec)> {
+    let (owner, _) = owner_of(&seen.id);
     let specs = external.specs.iter().enumerate().skip(memory.oldest_spec);
     specs
-        .filter(|(_, (since, _))| *since <= at)
+        .filter(|(_, (since, spec))| *since <= seen.at && target_of(&owner, spec) == seen.id)
         .map(|(number, (_, spec))| (number, spec.clone()))
         .collect()
 }
@@ -64,12 +80,13 @@ fn deletion(world: &World, external: &External, memory: &mut Memory, seen: &Seen
     if collected || begun(world.gone.get(&seen.id.0).copied()) {
         return None;
     }
-    let by_hand = external.hand_deletions.iter().filter(|tick| **tick <= seen.at);
+    let by_hand = external.hand_deletions.iter();
+    let by_hand = by_hand.filter(|(tick, target)| *tick <= seen.at && *target == seen.id);
     if by_hand.count() > memory.hand_deletions_used {
         memory.hand_deletions_used += 1;
         return None;
     }
-    for (number, spec) in known_specs(external, memory, seen.at) {
+    for (number, spec) in known_specs(external, memory, seen) {
         if let Some(floors) = explain_deletion(&spec, &world.vault, &memory.floors, seen.at) {
             memory.floors.extend(floors);
             memory.oldest_spec = number;
@@ -106,7 +123,7 @@ fn content(
     if merges && own.is_empty() && !memory.merged.contains(&seen.uid) {
         return None;
     }
-    for (number, spec) in known_specs(external, memory, seen.at) {
+    for (number, spec) in known_specs(external, memory, seen) {
         if spec.creation == Creation::None {
             continue;
         }
@@ -114,6 +131,7 @@ fn content(
             memory.floors.extend(floors);
             memory.oldest_spec = number;
             memory.merged.insert(seen.uid.clone());
+            memory.held = true;
             return None;
         }
     }
@@ -150,6 +168,7 @@ mod tests {
             sources: vec![Source::Extract { path: "p".into() }],
             template: false,
             cluster_store: true,
+            renamed: false,
         };
         let mut write = |values: Option<Values>, now| {
             world.write_begins("p", values, now);
@@ -249,5 +268,27 @@ mod tests {
         };
         let states = [foreign(&[("f", "foreign-1")]), foreign(NEW)];
         assert_eq!(verdicts(&world, &states), [true, false]);
+    }
+
+    #[test]
+    fn a_target_of_an_older_name_goes_after_the_new_one_holds_its_data() {
+        let mut world = world(Creation::Owner, Deletion::Retain);
+        let spec = world.externals[&id()].spec().unwrap().clone();
+        let renamed = Spec {
+            renamed: true,
+            ..spec
+        };
+        world.change(&id(), renamed.clone(), 25);
+        let new = |at, data| Seen {
+            id: target_of(&id(), &renamed),
+            ..seen(at, data)
+        };
+        let first = seen(24, Some(NEW));
+        let too_early = [first.clone(), seen(26, None), new(27, Some(NEW))];
+        assert_eq!(verdicts(&world, &too_early), [true, false, true]);
+        let in_turn = [first.clone(), new(26, Some(NEW)), seen(27, None), new(28, None)];
+        assert_eq!(verdicts(&world, &in_turn), [true, true, true, false]);
+        let too_early = [first, new(24, Some(NEW)), seen(24, None)];
+        assert_eq!(verdicts(&world, &too_early), [true, false, false]);
     }
 }

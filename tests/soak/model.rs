@@ -138,6 +138,8 @@ pub struct Spec {
     pub template: bool,
     /// Whether it reads by the ClusterSecretStore, not by the SecretStore of its namespace.
     pub cluster_store: bool,
+    /// Whether its target has another name than itself.
+    pub renamed: bool,
 }
 
 /// What a sync leads to.
@@ -300,6 +302,7 @@ mod tests {
             sources,
             template: false,
             cluster_store: true,
+            renamed: false,
         }
     }
 

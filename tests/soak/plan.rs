@@ -1,6 +1,6 @@
 //! What is done and which faults strike, worked out from a seed alone: the same seed does the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -91,6 +91,8 @@ pub struct Planner {
     rng: StdRng,
     paths: BTreeMap<String, Option<Values>>,
     externals: BTreeMap<Id, Spec>,
+    /// Those at whose target's name nothing was before.
+    alone: BTreeSet<Id>,
     numbers: u64,
     short_lived: bool,
 }
@@ -102,6 +104,7 @@ impl Planner {
             rng: StdRng::seed_from_u64(seed),
             paths: BTreeMap::new(),
             externals: BTreeMap::new(),
+            alone: BTreeSet::new(),
             numbers: 0,
             short_lived: false,
         }
@@ -256,7 +259,10 @@ impl Planner {
         match self.rng.random_range(0..100) {
             0..20 if ids.len() < MOST => self.create(),
             0..35 if spec.refresh != Refresh::CreatedOnce => {
-                let changed = self.changed(&spec);
+                let mut changed = self.changed(&spec);
+                // What is there already at either name is another story.
+                let may = self.alone.contains(&id) && spec.deletion != Deletion::Delete;
+                changed.renamed ^= may && self.rng.random_bool(0.4);
                 self.externals.insert(id.clone(), changed.clone());
                 KubeAct::Change(id, changed)
             }
@@ -318,6 +324,9 @@ impl Planner {
             }
             _ => Before::Nothing,
         };
+        if before == Before::Nothing && spec.creation != Creation::Merge {
+            self.alone.insert(id.clone());
+        }
         self.externals.insert(id.clone(), spec.clone());
         KubeAct::Create(id, spec, before)
     }
@@ -349,6 +358,7 @@ impl Planner {
             sources: Vec::new(),
             template: false,
             cluster_store: self.rng.random_bool(0.7),
+            renamed: false,
         };
         self.with_sources(spec)
     }
@@ -399,6 +409,7 @@ impl Planner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{FIRST_SEED, SECONDS, SEEDS};
 
     fn told(seed: u64) -> String {
         let mut planner = Planner::new(seed);
@@ -410,5 +421,58 @@ mod tests {
     fn the_same_seed_does_the_same_and_another_does_something_else() {
         assert_eq!(told(7), told(7));
         assert_ne!(told(7), told(8));
+    }
+
+    /// Each by kind, as [`Fault::KINDS`] has them.
+    const FAULTS: [&[&str]; 7] = [
+        &["Seal", "KillVault", "Revoke", "Quota", "Deny"],
+        &["VaultWire("],
+        &["KillApiServer", "KillEtcd"],
+        &["ApiWire(", "CutLeader"],
+        &["Terminate", "Kill(", "KillBoth", "Pause"],
+        &[
+            "StoreGone",
+            "StoreMoved",
+            "StoreWrong(Malformed",
+            "StoreWrong(Narrowed",
+            "StoreWrong(Folder",
+        ],
+        &["KeyGone", "KeyReplaced"],
+    ];
+
+    /// The faults of so many seeds that act for so long.
+    fn strikes(seeds: std::ops::Range<u64>, seconds: u64) -> Vec<String> {
+        let mut strikes = Vec::new();
+        for seed in seeds {
+            let mut planner = Planner::new(seed);
+            planner.first();
+            for round in (0..seconds.div_ceil(8)).map(|_| planner.next(8_000)) {
+                let faults = round.faults.iter().flatten();
+                strikes.extend(faults.map(|(fault, _)| format!("{:?}", fault.act)));
+            }
+        }
+        strikes
+    }
+
+    fn count(strikes: &[String], fault: &str) -> usize {
+        strikes.iter().filter(|strike| strike.starts_with(fault)).count()
+    }
+
+    #[test]
+    fn every_fault_strikes_often_in_the_nightly_seeds() {
+        let strikes = strikes(1..201, 60);
+        for fault in FAULTS.iter().copied().flatten() {
+            let count = count(&strikes, fault);
+            assert!(count >= 100, "{fault}: {count} times");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_fault_strikes_in_the_few_seeds() {
+        let strikes = strikes(FIRST_SEED..FIRST_SEED + SEEDS, SECONDS);
+        for kind in FAULTS {
+            let count: usize = kind.iter().map(|fault| count(&strikes, fault)).sum();
+            assert!(count > 0, "{kind:?}: {strikes:?}");
+        }
     }
 }

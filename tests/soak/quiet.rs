@@ -10,7 +10,7 @@ use crate::judge::Judge;
 use crate::model::Creation;
 use crate::observe::{Observer, Scene, look};
 use crate::stage::Set;
-use crate::world::{Expected, External, Id, World};
+use crate::world::{Expected, External, Id, World, owner_of};
 
 /// In this time everything comes right after the last fault; a loaded machine included.
 const CONVERGES: Duration = Duration::from_secs(45);
@@ -110,7 +110,8 @@ fn faults(world: &World, scene: &Scene, forced: bool) -> Vec<String> {
 }
 
 fn fault(world: &World, scene: &Scene, id: &Id, external: &External, forced: bool) -> Option<String> {
-    let secret = scene.secrets.get(id);
+    let target = world.target(id);
+    let secret = scene.secrets.get(&target);
     let data = secret.and_then(|secret| secret.data.as_ref());
     let found = scene.externals.get(id);
     let ready = found.map(|found| &found.ready);
@@ -136,6 +137,20 @@ fn fault(world: &World, scene: &Scene, id: &Id, external: &External, forced: boo
         return Some(format!(
             "wanted {expected:?}, found data {data:?}, Ready {ready:?}"
         ));
+    }
+    let (_, other) = owner_of(&target);
+    if data.is_some()
+        && external
+            .spec()
+            .is_some_and(|spec| spec.creation == Creation::Owner)
+    {
+        let old = scene
+            .secrets
+            .get(&other)
+            .filter(|_| expected != Expected::Anything);
+        if let Some(old) = old.filter(|_| ready_is(true, &["SecretSynced"])) {
+            return Some(format!("{} is still there, with {:?}", other.1, old.data));
+        }
     }
     // Whom a Secret belongs to is sure as soon as it was written.
     let owner = secret.and_then(|secret| secret.controller.clone());

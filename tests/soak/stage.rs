@@ -4,17 +4,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use keyferry_testbed::{
     Cluster, Mode, Operator, OperatorOptions, Proxy, SHORT_LEASE, TlsBack, TlsFront, Vault, wait_for,
 };
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ObjectMeta, Patch, PatchParams, PostParams,
+};
 use serde_json::{Value, json};
 use tokio::sync::Mutex as Turn;
 use tokio::time::{Instant, timeout};
 
-use crate::faults::{Wire, answers};
+use crate::faults::{Wire, Wrong, answers};
 use crate::model::Tick;
 use crate::plan::Planner;
 use crate::world::World;
@@ -24,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const ONE_TRY: Duration = Duration::from_secs(10);
 /// How whoever acts here is known to the API server.
 pub const MANAGER: &str = "soak";
+const KEY: &str = "keyferry-installation-key";
 
 /// Tries until it is done.
 ///
@@ -146,12 +150,32 @@ impl<'a> Set<'a> {
 
     /// Makes the ClusterSecretStore, or changes it.
     pub async fn apply_store(&self) -> Result<()> {
+        self.apply_store_with(|_| {}).await
+    }
+
+    /// Changes the ClusterSecretStore to one that must serve nobody.
+    pub async fn spoil_store(&self, wrong: Wrong) -> Result<()> {
+        let others = json!([{"namespaces": ["nobody"]}]);
+        self.apply_store_with(|spec| match wrong {
+            Wrong::Malformed => {
+                spec["conditions"] = others;
+                spec["refreshInterval"] = json!(99_999_999_999_u64);
+            }
+            Wrong::Narrowed => spec["conditions"] = others,
+            Wrong::Folder => spec["provider"]["vault"]["path"] = json!("secret/data"),
+        })
+        .await
+    }
+
+    /// The same with other fields.
+    async fn apply_store_with(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let way = *self.way.lock().unwrap_or_else(PoisonError::into_inner);
         let auth = json!({"kubernetes": {
             "role": "eso-reader", "serviceAccountRef": {"name": "eso-vault-auth", "namespace": "security"},
         }});
         let name = json!({"name": self.store_name()});
-        let manifest = store("ClusterSecretStore", &name, &self.vault_wires[way], &auth);
+        let mut manifest = store("ClusterSecretStore", &name, &self.vault_wires[way], &auth);
+        change(&mut manifest["spec"]);
         patiently("the store", || async {
             let (api, params) = (self.stores(), PatchParams::apply(MANAGER).force());
             api.patch(&self.store_name(), &params, &Patch::Apply(&manifest))
@@ -176,6 +200,33 @@ impl<'a> Set<'a> {
                     .delete(&self.store_name(), &kube::api::DeleteParams::default())
                     .await,
             )
+        })
+        .await
+    }
+
+    /// Puts another key in the place of the one that the hashes are made with, or none.
+    pub async fn replace_key(&self, key: Option<[u8; 32]>) -> Result<()> {
+        let own = self.secrets("security");
+        patiently("the end of the key", || async {
+            gone(own.delete(KEY, &DeleteParams::default()).await)
+        })
+        .await?;
+        let Some(key) = key else { return Ok(()) };
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(KEY.into()),
+                ..ObjectMeta::default()
+            },
+            data: Some([("key".into(), ByteString(key.to_vec()))].into()),
+            immutable: Some(true),
+            ..Secret::default()
+        };
+        patiently("another key", || async {
+            match own.create(&PostParams::default(), &secret).await {
+                // The leader was faster: it is another one too.
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+                other => Ok(other.map(drop)?),
+            }
         })
         .await
     }
@@ -276,7 +327,7 @@ impl<'a> Set<'a> {
         for (who, replica) in self.replicas.iter().enumerate() {
             let replica = replica.lock().await;
             let metrics = timeout(Duration::from_secs(1), replica.as_ref()?.metrics()).await;
-            if metrics.is_ok_and(|text| text.is_ok_and(|text| text.contains("keyferry_leader 1"))) {
+            if metrics.is_ok_and(|text| text.is_ok_and(|text| text.contains("\nkeyferry_leader 1\n"))) {
                 return Some(who);
             }
         }

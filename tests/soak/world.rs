@@ -6,8 +6,26 @@ use crate::model::{
     Creation, Outcome, Refresh, Spec, Tick, Values, Vault, explain, explain_deletion, floors_at,
 };
 
-/// Namespace and name; the target has the same.
+/// Namespace and name.
 pub type Id = (String, String);
+
+/// How the name of a target ends that was renamed.
+const RENAMED: &str = "-renamed";
+
+/// The target of an ExternalSecret that has this wish.
+pub fn target_of(id: &Id, spec: &Spec) -> Id {
+    let end = if spec.renamed { RENAMED } else { "" };
+    (id.0.clone(), format!("{}{end}", id.1))
+}
+
+/// The ExternalSecret of a target, and the name that the target has too at times.
+pub fn owner_of(target: &Id) -> (Id, Id) {
+    let (namespace, name) = target;
+    let own = name.strip_suffix(RENAMED);
+    let other = own.map_or_else(|| format!("{name}{RENAMED}"), String::from);
+    let owner = own.unwrap_or(name).to_string();
+    ((namespace.clone(), owner), (namespace.clone(), other))
+}
 
 /// What stands at the target's name before the ExternalSecret comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +54,7 @@ pub struct External {
     pub foreign: Option<Values>,
     /// The user's own keys in a target of `Merge`; none while there is no such Secret.
     pub users: Option<Values>,
-    pub hand_deletions: Vec<Tick>,
+    pub hand_deletions: Vec<(Tick, Id)>,
 }
 
 impl External {
@@ -166,8 +184,9 @@ impl World {
 
     /// Somebody deletes the target.
     pub fn delete_secret(&mut self, id: &Id, now: Tick) {
+        let target = self.target(id);
         self.with(id, |external| {
-            external.hand_deletions.push(now);
+            external.hand_deletions.push((now, target));
             external.settled &= external.is(Creation::Owner) && external.foreign.is_none();
             external.left_harmed |= external.is(Creation::Orphan);
             (external.foreign, external.users) = (None, None);
@@ -199,6 +218,12 @@ impl World {
             external.settled = !fails && !awaited && external.foreign.is_none();
             external.left_harmed &= external.is_created_once();
         }
+    }
+
+    /// The target as it is wished for now.
+    pub fn target(&self, id: &Id) -> Id {
+        let spec = self.externals.get(id).and_then(External::spec);
+        spec.map_or_else(|| id.clone(), |spec| target_of(id, spec))
     }
 
     fn with(&mut self, id: &Id, change: impl FnOnce(&mut External)) {
@@ -304,6 +329,7 @@ mod tests {
             }],
             template: false,
             cluster_store: true,
+            renamed: false,
         }
     }
 
