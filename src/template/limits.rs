@@ -9,7 +9,7 @@ use crate::memory::{self, Making};
 /// Steps: nodes carried out, elements made.
 const STEPS: u64 = 5_000_000;
 /// Bytes made by functions and written, together. A Secret holds 1 MiB.
-const BYTES: u64 = 40 << 20;
+const BYTES: u64 = 32 << 20;
 /// Bytes that a rendering makes without asking for memory. One that makes more waits for others.
 const SMALL: u64 = 4 << 20;
 /// Bytes of the result.

@@ -129,7 +129,7 @@ fn a_loop_that_never_ends_is_stopped() {
     // Its lists are made anew each time.
     refused(
         "{{ range until 3000 }}{{ range until 3000 }}{{ end }}{{ end }}",
-        "more than 40 MiB",
+        "more than 32 MiB",
     );
 }
 
@@ -146,15 +146,15 @@ fn a_result_that_is_too_large_is_refused() {
 fn text_that_is_made_and_thrown_away_counts() {
     refused(
         "{{ range 100 }}{{ $x := repeat 1000000 \"x\" }}{{ end }}",
-        "more than 40 MiB of text",
+        "more than 32 MiB of text",
     );
     refused(
         "{{ range 100 }}{{ $x := printf \"%1000000d\" 1 }}{{ end }}",
-        "more than 40 MiB of text",
+        "more than 32 MiB of text",
     );
     refused(
         "{{ range 100 }}{{ $x := printf \"%.1000000f\" 1.0 }}{{ end }}",
-        "more than 40 MiB of text",
+        "more than 32 MiB of text",
     );
 }
 
