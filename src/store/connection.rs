@@ -367,10 +367,7 @@ impl Connection {
                 Ok(serving) => return Ok(serving),
                 Err(outage) => outage,
             };
-            // One node without a leader says more of the cluster than another that is sealed or gone.
-            if worst != Some(Outage::NoActiveNode) {
-                worst = Some(outage);
-            }
+            worst = worst.filter(|worst| says_more(*worst, outage)).or(Some(outage));
             slow += u32::from(asked.elapsed() > SLOW);
             if slow >= SLOW_PROBES || (known == Some(outage) && outage != Outage::NoActiveNode) {
                 break;
@@ -460,6 +457,40 @@ impl Connection {
         match self.suspect(false, true, Instant::now()).await {
             Err(CallError::Outage(down)) => Err(down),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the first of two outages says more of the server: one node without a leader more than another that is
+/// sealed, and whatever answered more than a node that did not, or was too slow for once.
+fn says_more(one: Outage, other: Outage) -> bool {
+    let rank = |outage| match outage {
+        Outage::NoActiveNode => 2,
+        Outage::Unreachable(_) => 0,
+        _ => 1,
+    };
+    rank(one) > rank(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::error::Unreachable;
+
+    #[test]
+    fn what_answers_says_more_than_what_does_not_and_an_election_the_most() {
+        let slow = Outage::Unreachable(Unreachable::Timeout);
+        let redirects = Outage::Failing(301);
+        for (one, other, wanted) in [
+            (redirects, slow, true),
+            (slow, redirects, false),
+            (Outage::Sealed, slow, true),
+            (Outage::NoActiveNode, Outage::Sealed, true),
+            (Outage::Sealed, Outage::NoActiveNode, false),
+            // Of equals the last is told.
+            (Outage::Sealed, redirects, false),
+        ] {
+            assert_eq!(says_more(one, other), wanted, "{one:?} {other:?}");
         }
     }
 }
